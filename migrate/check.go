@@ -1,0 +1,24 @@
+package migrate
+
+// Verdict is the outcome of one preflight check.
+type Verdict string
+
+// The verdicts. A refused check forbids the migration unless it is Waivable
+// and the plan waives its name with a reason.
+const (
+	OK      Verdict = "ok"
+	Warning Verdict = "warning"
+	Refused Verdict = "refused"
+	Waived  Verdict = "waived"
+)
+
+// Check is one preflight check, as a value: a table row or a JSON object.
+type Check struct {
+	Name     string  `json:"name"`     // kebab-case, stable: what a waiver names
+	Category string  `json:"category"` // taxonomy: "category 6" (hardware, kernel), "fit" (what would be lost), "state", "service"
+	Found    string  `json:"found"`    // what is
+	Need     string  `json:"need"`     // what must be
+	Verdict  Verdict `json:"verdict"`
+	Remedy   string  `json:"remedy,omitempty"` // what the operator can do
+	Waivable bool    `json:"waivable,omitempty"`
+}

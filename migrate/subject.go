@@ -1,0 +1,172 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Side names one of the two volumes. Which of them is the truth is decided by
+// the newest switch record and by nothing else (I1).
+type Side string
+
+// The two sides. Source is the volume in the old format for the whole
+// migration, also after it ceased to be the truth.
+const (
+	Source Side = "source"
+	Shadow Side = "shadow"
+)
+
+// Other is the side that s is not.
+func (s Side) Other() Side {
+	if s == Source {
+		return Shadow
+	}
+	return Source
+}
+
+// Subject is data that changes its format: a tree of files, a key-value store,
+// a directory of images. The engine drives it and knows nothing else of it.
+//
+// Every method may be called again after it failed, and after a crash at any
+// instant (a new Subject is then opened over the same state, and Settle and
+// Prepare are called before anything else). No method waits without observing ctx,
+// but for a system call that the kernel does not interrupt.
+//
+// Directions: until the switch record the truth is Source and changes flow to
+// Shadow; in Reverse it is the other way round. Methods that take `to` follow
+// or cut over towards that side.
+type Subject interface {
+	// Preflight proves that the plan can work here and now and changes nothing.
+	// A refused check is a value, not an error; the error is for a failure to look.
+	Preflight(ctx context.Context) ([]Check, error)
+
+	// Prepare lays the new format down on the spare (once: a shadow that holds
+	// this migration's mark is kept), mounts it privately, opens the journal and
+	// starts the tracker. When it returns, no later change of the truth is missed.
+	// Called on every start with the side that is followed *towards*: Shadow
+	// before the record, Source in Reverse.
+	Prepare(ctx context.Context, to Side) error
+
+	// Copy is one walk of the truth. It resumes: what is durably clean is not
+	// copied again.
+	Copy(ctx context.Context) error
+
+	// Pass copies the units that were dirty when it began, then makes what it
+	// cleaned durable in I3's order.
+	Pass(ctx context.Context) (PassResult, error)
+
+	// Backlog says what remains and how fast it grows. Cheap: called every second.
+	Backlog(ctx context.Context) (Backlog, error)
+
+	// Verify compares every object that is not yet verified-clean, reading the
+	// other side through its own reader. Differences found are dirty afterwards.
+	Verify(ctx context.Context) (Proof, error)
+
+	// Mirror enters or leaves mirror mode. A watch answers ErrNoMirror.
+	Mirror(ctx context.Context, on bool) error
+
+	// Fence is the moment after which nobody but us can change the truth.
+	// It returns a *Busy error, with the truth untouched, when somebody still could.
+	Fence(ctx context.Context, to Side) error
+
+	// Drain empties the tracker behind the fence, copies the last units, syncs
+	// both sides and runs the proof that nothing was missed (I5).
+	Drain(ctx context.Context, to Side) (Proof, error)
+
+	// SwapIn puts side `to` in place, read-only, such that Settle for either
+	// side can finish or undo it. The switch record follows.
+	SwapIn(ctx context.Context, to Side) error
+
+	// Settle makes `truth` the volume in place, mounted as the plan says and
+	// writable, and finishes or undoes whatever an interrupted cutover left. It looks
+	// at what is, not at what was meant to be; it is idempotent; it is what the watchdog,
+	// resume and the boot call. It does not start the tracker.
+	Settle(ctx context.Context, truth Side) error
+
+	// Follow starts following the new truth after a cutover, towards the other
+	// side. It is called between SwapIn and the record, so that the first write
+	// after the release is already heard (no gap: I2).
+	Follow(ctx context.Context, to Side) error
+
+	// WayBack says whether the side that is not the truth can still become it.
+	WayBack(ctx context.Context) WayBack
+
+	// Finalize ends the migration on the truth: tracker stopped, the other
+	// volume released (proven by opening it exclusively) and left alone.
+	Finalize(ctx context.Context, truth Side) error
+
+	// Abort gives up the shadow and everything that Prepare set up. Never called
+	// when the truth is Shadow.
+	Abort(ctx context.Context) error
+
+	// Close stops everything in this process and leaves the state resumable.
+	Close() error
+}
+
+// ErrNoMirror is the answer of a tracker that observes changes after the fact.
+var ErrNoMirror = errors.New("this tracker cannot mirror")
+
+// Busy says who keeps the truth from being fenced, or a volume from being used alone.
+type Busy struct {
+	What    string // the volume
+	Holders []Holder
+}
+
+func (b *Busy) Error() string { return b.What + " is in use" }
+
+// Holder is a process (or the kernel, PID 0) that keeps a volume busy.
+type Holder struct {
+	PID     int    `json:"pid"`
+	Command string `json:"command"`
+	Path    string `json:"path"`
+	Kind    string `json:"kind"` // write, read, cwd, root, map, exe, swap, loop, export, mount, device
+	Writes  bool   `json:"writes"`
+}
+
+// PassResult is what one pass did.
+type PassResult struct {
+	Units   int64
+	Bytes   int64
+	Took    time.Duration
+	Differs int64 // objects that a read-back found different and that are dirty again
+}
+
+// Backlog is what lies between the two sides now.
+type Backlog struct {
+	Units          int64         // dirty units
+	Bytes          int64         // upper bound of the bytes behind them
+	DirtyRate      float64       // bytes/s marked, over the last 10 s
+	CopyRate       float64       // bytes/s copied, over the last 10 s
+	PredictedPause time.Duration // of a cutover that began now
+	Unverified     int64         // objects that are not verified-clean
+	Blockers       []Blocker     // what forbids a cutover now
+	ConsistentAsOf time.Time     // the other side equals the truth as of this moment; zero: never yet
+}
+
+// Blocker is one reason against a cutover, with the class that a waiver names.
+type Blocker struct {
+	Class  string `json:"class"`
+	Object string `json:"object"`
+	Why    string `json:"why"`
+	Hint   string `json:"hint"`
+}
+
+// Proof is the outcome of a comparison.
+type Proof struct {
+	Kind      string        `json:"kind"` // what proved it: "ext-inode-table", "xfs-bulkstat", "btrfs-tree-search", "lstat-walk", "read-back"
+	Objects   int64         `json:"objects"`
+	Verified  int64         `json:"verified"`
+	Different int64         `json:"different"`
+	Waived    int64         `json:"waived"`
+	Bytes     int64         `json:"bytes"`
+	Took      time.Duration `json:"-"`
+	Examples  []string      `json:"examples,omitempty"` // at most 20 differences, "path: what"
+}
+
+// WayBack is the state of the road to the side that is not the truth.
+type WayBack struct {
+	State string    `json:"state"` // full, stale, closed
+	Since time.Time `json:"since,omitzero"`
+	Why   string    `json:"why,omitempty"`
+}
