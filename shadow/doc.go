@@ -1,0 +1,2 @@
+// Package shadow keeps two volumes side by side: the source and its shadow.
+package shadow
