@@ -132,9 +132,15 @@ func misfitTimes(l Limits, f Facts4Fit, lose loser) {
 			ranged = true
 			lose(LossTime, "the %s time %s is outside %s to %s", name, day(t), day(l.TimeMin), day(l.TimeMax))
 		}
-		if !coarse && l.TimeGranularity > 1 && !onGrain(t, f.Nsec[i], l.TimeGranularity) {
+		switch {
+		case coarse:
+		case l.TimeGranularity > 1 && !onGrain(t, f.Nsec[i], l.TimeGranularity):
 			coarse = true
 			lose(LossPrecision, "the %s time is finer than %s", name, l.TimeGranularity)
+		case f.Nsec[i] != 0 && (t == l.TimeMin || t == l.TimeMax):
+			// The kernel's timestamp_truncate keeps only whole seconds there.
+			coarse = true
+			lose(LossPrecision, "the %s time has nanoseconds in the last second of the range", name)
 		}
 	}
 }

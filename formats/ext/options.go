@@ -35,7 +35,7 @@ var ext4Props = []formats.Property{
 	{Name: "inline_data", Values: bools, Default: "0", Meaning: "tiny files in the inode; needs inode_size 256"},
 	{Name: "casefold", Values: bools, Default: "0", Meaning: "directories that ignore case"},
 	{Name: "quota", Values: bools, Default: "0", Meaning: "user and group quota as a feature"},
-	{Name: "project", Values: bools, Default: "0", Meaning: "project ids and their quota; needs quota and inode_size 256"},
+	{Name: "project", Values: bools, Default: "0", Meaning: "project ids; needs inode_size 256"},
 	{Name: "lazy_init", Values: []string{"auto", "0", "1"}, Default: "auto", Meaning: "write the inode tables in the background after the first mount; auto: above 1 GiB of them"},
 }
 
@@ -79,9 +79,6 @@ func resolve(d formats.Description, opts map[string]string) (options, error) {
 	}
 	// What needs something that was switched off goes too, unless it was asked for.
 	if err := o.needs("64bit", "extents"); err != nil {
-		return o, err
-	}
-	if err := o.needs("project", "quota"); err != nil {
 		return o, err
 	}
 	if o.v["inode_size"] == "128" {
