@@ -1,0 +1,300 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// Fence makes the truth refuse writes, from everybody and by every road, with
+// nothing lost: the kernel answers EBUSY while a writable descriptor, a shared writable
+// mapping or an open unlinked file exists, and that is a *migrate.Busy error here,
+// as is another mount of the volume. The truth is then as it was.
+//
+// Everything slow (looking at every process, syncing) happens before the
+// superblock becomes read-only. Readers are told through Warn and stay: they
+// read the past from then on.
+func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	top, err := p.top(truth)
+	if err != nil {
+		return fmt.Errorf("fence the %s: %w", truth, err)
+	}
+	if err := p.healthy(truth, top); err != nil {
+		return err
+	}
+	dir, err := openRoot(p.o.Dir, top.ID)
+	if err != nil {
+		return fmt.Errorf("fence the %s: %w", truth, err)
+	}
+	defer unix.Close(dir)
+	if err := p.refuseOthers(truth); err != nil {
+		return err
+	}
+	refs, err := p.references(truth, dir)
+	if err != nil {
+		return fmt.Errorf("fence the %s: %w", truth, err)
+	}
+	if err := p.refuseDetached(truth, refs); err != nil {
+		return err
+	}
+	p.tellReaders(truth, refs)
+	if truth == migrate.Source {
+		if err := p.mark(ctx, markMaybe); err != nil {
+			return fmt.Errorf("mark the shadow: %w", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.step("fence-sync"); err != nil {
+		return err
+	}
+	if err := syncVolume(dir); err != nil {
+		return fmt.Errorf("sync the %s: %w", truth, err)
+	}
+	if err := p.step("fence-superblock"); err != nil {
+		return err
+	}
+	at := time.Now()
+	if err := blockdev.SuperReadOnly(dir, true); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return p.busyWriters(truth, dir)
+		}
+		return fmt.Errorf("make the superblock of the %s read-only: %w", truth, err)
+	}
+	p.fencedAt = at
+	if err := p.step("fence-seal"); err != nil {
+		return err
+	}
+	if err := p.sealAll(truth, true); err != nil {
+		return errors.Join(err, p.unfence(truth))
+	}
+	if err := p.o.Audit("fenced", map[string]any{"truth": truth, "at": at}); err != nil {
+		return errors.Join(err, p.unfence(truth))
+	}
+	return nil
+}
+
+// unfence takes a fence back after a later step of it failed.
+func (p *Place) unfence(truth migrate.Side) error {
+	p.fencedAt = time.Time{}
+	if err := p.reopen(truth); err != nil {
+		return fmt.Errorf("undo the fence: %w", err)
+	}
+	return nil
+}
+
+// healthy refuses to fence a volume that is read-only already, or that met
+// errors since the place was opened: ext remounts itself read-only after one, and a
+// fence over that would hide what was lost.
+func (p *Place) healthy(truth migrate.Side, top *mountPoint) error {
+	if top.readOnly() || hasOption(top.VFSOptions, "ro") {
+		return &migrate.Problem{
+			Kind: migrate.IsRefused,
+			What: fmt.Sprintf("the %s at %s is read-only before the fence", truth, p.o.Dir),
+			Hint: "look for errors in the kernel log (dmesg); mount it writable, or resume to settle an interrupted cutover",
+		}
+	}
+	n, err := p.errorCount(truth)
+	if err != nil {
+		return err
+	}
+	if was, ok := p.errors[truth]; ok && n > was {
+		return &migrate.Problem{
+			Kind: migrate.IsRefused,
+			What: fmt.Sprintf("the file system at %s recorded %d new errors", p.o.Dir, n-was),
+			Hint: "look for errors in the kernel log (dmesg); check the volume before going on",
+		}
+	}
+	return nil
+}
+
+// errorCount is how many errors the kernel recorded on a side's file system.
+// XFS keeps no count: it shuts down instead, and then nothing can be written at all.
+func (p *Place) errorCount(s migrate.Side) (int64, error) {
+	if s == migrate.Shadow && p.o.Spare.File != "" {
+		if path, err := loopOf(p.o.Spare.File); err != nil || path == "" {
+			return 0, err
+		}
+	}
+	d, err := p.device(s)
+	if err != nil {
+		return 0, err
+	}
+	name := fmt.Sprintf("/sys/dev/block/%d:%d", d.Major, d.Minor)
+	if link, err := os.Readlink(name); err == nil {
+		name = filepath.Base(link)
+	}
+	switch {
+	case strings.HasPrefix(p.format(s), "ext"):
+		b, err := os.ReadFile("/sys/fs/ext4/" + name + "/errors_count")
+		if errors.Is(err, os.ErrNotExist) {
+			return 0, nil // not mounted, or by a driver that has no count
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read error count of %s: %w", d.Path, err)
+		}
+		return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	case p.format(s) == "btrfs":
+		return btrfsErrors(name), nil
+	}
+	return 0, nil
+}
+
+// btrfsErrors adds up the device statistics of the file system that has the
+// block device of that name as a member.
+func btrfsErrors(name string) int64 {
+	members, _ := filepath.Glob("/sys/fs/btrfs/*/devices/" + name)
+	var sum int64
+	for _, m := range members {
+		stats, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(m)), "devinfo", "*", "error_stats"))
+		for _, s := range stats {
+			b, err := os.ReadFile(s)
+			if err != nil {
+				continue
+			}
+			for line := range strings.Lines(string(b)) {
+				if f := strings.Fields(line); len(f) == 2 {
+					n, _ := strconv.ParseInt(f[1], 10, 64)
+					sum += n
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// refuseOthers refuses every mount of the truth that the swap will not carry along: one
+// elsewhere, or one in a namespace that propagation does not reach. A mount at Dir in a
+// namespace that follows ours (a service with a private view, say) gets the new volume.
+func (p *Place) refuseOthers(truth migrate.Side) error {
+	l, err := p.list()
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	top, err := p.topOf(l, truth)
+	if err != nil {
+		return err
+	}
+	follows := followers(l, top)
+	busy := &migrate.Busy{What: fmt.Sprintf("the %s at %s", truth, p.o.Dir)}
+	for _, m := range l.of(truth) {
+		if m == top || follows(m) {
+			continue
+		}
+		busy.Holders = append(busy.Holders, p.mountHolder(m))
+	}
+	if len(busy.Holders) > 0 {
+		return busy
+	}
+	return nil
+}
+
+func (p *Place) mountHolder(m *mountPoint) migrate.Holder {
+	h := migrate.Holder{PID: m.ns.pid, Path: m.Mountpoint, Kind: "mount", Writes: !m.readOnly()}
+	if m.ns.own {
+		h.PID = 0
+	}
+	h.Command = m.ns.String()
+	return h
+}
+
+// followers tells which mounts of other namespaces the kernel swaps together with
+// top: those at the same place whose parent receives what is mounted on top's parent,
+// directly or through a chain of slaves; also such layers below them that nobody can
+// reach and that refuse writes.
+func followers(l *listing, top *mountPoint) func(*mountPoint) bool {
+	masters := map[string]string{} // peer group → the group it receives from
+	for _, m := range l.mounts {
+		if m.peer != "" && m.from != "" {
+			masters[m.peer] = m.from
+		}
+	}
+	receives := func(g string) bool {
+		for range len(masters) + 1 {
+			if g == top.peer {
+				return true
+			}
+			if g = masters[g]; g == "" {
+				return false
+			}
+		}
+		return false
+	}
+	return func(m *mountPoint) bool {
+		if m.ns.inode == top.ns.inode || m.Mountpoint != top.Mountpoint {
+			return false
+		}
+		if top.peer != "" && (m.peer == top.peer || m.from != "" && receives(m.from)) {
+			return true
+		}
+		return m.readOnly() && m.coveredIn(l)
+	}
+}
+
+// coveredIn reports whether another mount of the two volumes lies on m's root.
+func (m *mountPoint) coveredIn(l *listing) bool {
+	for _, c := range l.mounts {
+		if c.ns.inode == m.ns.inode && c.Parent == m.ID && c.Mountpoint == m.Mountpoint {
+			return true
+		}
+	}
+	return false
+}
+
+// busyWriters says who kept the superblock from becoming read-only.
+func (p *Place) busyWriters(truth migrate.Side, dir int) error {
+	busy := &migrate.Busy{What: fmt.Sprintf("the %s at %s", truth, p.o.Dir)}
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", p.o.Dir, err)
+	}
+	holders, err := blockdev.FileHolders(st.Dev, p.o.Dir)
+	if err != nil {
+		return fmt.Errorf("find who writes to %s: %w", p.o.Dir, err)
+	}
+	for _, h := range holders {
+		if h.Writes || strings.HasSuffix(h.Path, " (deleted)") {
+			busy.Holders = append(busy.Holders, migrate.Holder(h))
+		}
+	}
+	busy.Holders = append(busy.Holders, p.kernelHolders()...)
+	if len(busy.Holders) == 0 {
+		busy.Holders = []migrate.Holder{{Command: "kernel", Path: p.o.Dir, Kind: "write", Writes: true}}
+	}
+	return busy
+}
+
+// kernelHolders finds files on the volume that the kernel itself keeps open for
+// writing: backing files of loops and swap files.
+func (p *Place) kernelHolders() []migrate.Holder {
+	var out []migrate.Holder
+	under := func(path string) bool { return strings.HasPrefix(path, p.o.Dir+"/") }
+	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, b := range backing {
+		name, err := os.ReadFile(b)
+		if path := strings.TrimSpace(string(name)); err == nil && under(path) {
+			out = append(out, migrate.Holder{Command: "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(b))), Path: path, Kind: "loop", Writes: true})
+		}
+	}
+	swaps, _ := os.ReadFile("/proc/swaps")
+	for line := range strings.Lines(string(swaps)) {
+		if f := strings.Fields(line); len(f) > 0 && under(f[0]) {
+			out = append(out, migrate.Holder{Command: "swap", Path: f[0], Kind: "swap", Writes: true})
+		}
+	}
+	return out
+}

@@ -1,0 +1,174 @@
+package shadow
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// Place is where both volumes are mounted and who may write to them: the
+// mount-level half of a tree. It keeps I1's promise in the mount table (one visible,
+// writable volume at Dir) and I10's (nobody else writes to the other one), and it
+// decides nothing: callers say which side is the truth.
+//
+// Its methods look at what is, in every mount namespace, before they change
+// anything, because whoever ran before may have been killed between any two steps.
+// They may be called from several goroutines and run one at a time.
+type Place struct {
+	o PlaceOptions
+
+	mu       sync.Mutex
+	trees    map[migrate.Side]*privateTree
+	fencedAt time.Time
+	errors   map[migrate.Side]int64 // error counts when the place was opened
+	lower    int                    // the lower of two mounts at Dir, between SwapIn and Settle; 0: none held
+	readOnly bool                   // Boot with -o ro
+
+	// Test knobs: a kernel without MOVE_MOUNT_BENEATH, and a hook called before
+	// each step that changes something (an error there is a crash).
+	noBeneath bool
+	step      func(name string) error
+}
+
+// PlaceOptions say what a Place is about. Devices may be missing: they are
+// looked for when they are needed, so that the truth is mounted at boot even if
+// the other side's disk is gone.
+type PlaceOptions struct {
+	ID            string             // the migration
+	Dir           string             // where the volume in use is mounted
+	Source, Spare migrate.DeviceSpec // the two devices
+	SourceFormat  string
+	SourceUUID    string // empty: not checked
+	TargetFormat  string
+	TargetOptions map[string]string
+	MountOptions  string // VFS flags and super options to carry, as in fstab
+	KeepOld       bool   // the old volume is never written after the fence
+	Objects       int64  // expected on the target: enough inodes are made
+	Wipe          bool   // overwrite foreign signatures on the spare
+	Label         string // the target's label after finalize
+	StateDir      string // this migration's directory; on neither volume
+	Fstab         string
+
+	// Audit records every mkfs and mount that the place does; nil: nowhere.
+	Audit func(event string, fields map[string]any) error
+	// Warn receives what the operator should know and what stops nothing; nil: nobody.
+	Warn func(what, why, hint string)
+}
+
+// privateTree is a detached mount that only this process can reach.
+type privateTree struct {
+	tree  *blockdev.Tree
+	write bool
+	id    uint64 // unique mount id
+}
+
+// OpenPlace prepares a Place and touches neither volume.
+func OpenPlace(o PlaceOptions) (*Place, error) {
+	if o.ID == "" || o.Dir == "" || o.StateDir == "" {
+		return nil, errors.New("open place: ID, Dir and StateDir are needed")
+	}
+	dir, err := filepath.EvalSymlinks(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open place %s: %w", o.Dir, err)
+	}
+	if o.Dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("open place %s: %w", dir, err)
+	}
+	if o.Dir == "/" {
+		return nil, errors.New("open place /: the root volume cannot be swapped")
+	}
+	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil {
+		return nil, fmt.Errorf("open place %s: %w", o.Dir, err)
+	}
+	if o.Audit == nil {
+		o.Audit = func(string, map[string]any) error { return nil }
+	}
+	if o.Warn == nil {
+		o.Warn = func(_, _, _ string) {}
+	}
+	p := &Place{o: o, trees: map[migrate.Side]*privateTree{}, errors: map[migrate.Side]int64{}}
+	p.step = func(string) error { return nil }
+	for _, s := range []migrate.Side{migrate.Source, migrate.Shadow} {
+		if n, err := p.errorCount(s); err == nil {
+			p.errors[s] = n
+		}
+	}
+	return p, nil
+}
+
+// FencedAt is when the truth began to refuse writes: the moment just before
+// its superblock became read-only. Zero before the first Fence that succeeded.
+func (p *Place) FencedAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fencedAt
+}
+
+// Close drops every descriptor. The detached mounts go with them; what is
+// mounted at Dir stays as it is. Nothing else may be called afterwards.
+func (p *Place) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	p.forgetLower()
+	for side, t := range p.trees {
+		if err := t.tree.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close private mount of the %s: %w", side, err))
+		}
+		delete(p.trees, side)
+	}
+	return errors.Join(errs...)
+}
+
+// format is the format of a side.
+func (p *Place) format(s migrate.Side) string {
+	if s == migrate.Source {
+		return p.o.SourceFormat
+	}
+	return p.o.TargetFormat
+}
+
+// device finds the block device of a side by its stable ids. A file: spare is looped
+// when it is not yet.
+func (p *Place) device(s migrate.Side) (blockdev.Device, error) {
+	spec := p.o.Source
+	if s == migrate.Shadow {
+		if p.o.Spare.File != "" {
+			return p.loopDevice()
+		}
+		spec = p.o.Spare
+	}
+	d, err := blockdev.Resolve(spec.IDs, spec.Path, spec.Bytes)
+	if err != nil {
+		return d, fmt.Errorf("find the %s %s: %w", s, spec.Path, err)
+	}
+	return d, nil
+}
+
+// loopDevice finds the loop over the spare's file or makes one.
+func (p *Place) loopDevice() (blockdev.Device, error) {
+	file, err := filepath.EvalSymlinks(p.o.Spare.File)
+	if err != nil {
+		return blockdev.Device{}, fmt.Errorf("find spare file %s: %w", p.o.Spare.File, err)
+	}
+	path, err := loopOf(file)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	if path == "" {
+		l, err := blockdev.AttachLoop(file, blockdev.LoopOptions{DirectIO: true})
+		if err != nil {
+			return blockdev.Device{}, fmt.Errorf("attach loop to %s: %w", file, err)
+		}
+		path = l.Path
+		if err := p.o.Audit("loop-attached", map[string]any{"device": path, "file": file}); err != nil {
+			return blockdev.Device{}, errors.Join(err, l.Detach())
+		}
+	}
+	return blockdev.Identify(path)
+}
