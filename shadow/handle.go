@@ -66,9 +66,9 @@ func NewHandleCodec(rootFD int) (*HandleCodec, error) {
 	if errno := nameToHandle(rootFD, "", 0, &h); errno != 0 {
 		return nil, fmt.Errorf("name_to_handle_at volume root: %w", errno)
 	}
-	c := &HandleCodec{typ: h.typ}
+	c := &HandleCodec{typ: h.typ & 0xff}
 	body := h.body[:h.bytes]
-	if h.typ == handleBtrfs && len(body) == 20 {
+	if c.typ == handleBtrfs && len(body) == 20 {
 		c.rootID = binary.LittleEndian.Uint64(body[8:])
 	}
 	root, err := c.Decode(h.typ, body)
@@ -91,20 +91,17 @@ func (c *HandleCodec) NodeAt(dirfd int, name string, flags int) (Node, error) {
 	if errno := nameToHandle(dirfd, name, flags, &h); errno != 0 {
 		return Node{}, fmt.Errorf("name_to_handle_at %q: %w", name, errno)
 	}
-	n, ok := c.decode(h.typ, h.body[:h.bytes])
-	if ok != nil {
-		return Node{}, fmt.Errorf("decode handle of %q: %w", name, ok)
+	n, err := c.Decode(h.typ, h.body[:h.bytes])
+	if err != nil {
+		return Node{}, fmt.Errorf("decode handle of %q: %w", name, err)
 	}
 	return n, nil
 }
 
 // Decode is the Node of a handle of type typ and body b. The error is ErrHandle
 // or ErrForeign.
-func (c *HandleCodec) Decode(typ int32, b []byte) (Node, error) { return c.decode(typ, b) }
-
-func (c *HandleCodec) decode(typ int32, b []byte) (Node, error) {
-	// The upper half of the type is flags about the handle (FILEID_USER_FLAGS),
-	// never part of its layout.
+func (c *HandleCodec) Decode(typ int32, b []byte) (Node, error) {
+	// Above the low byte are flags about the handle (FILEID_USER_FLAGS), never its layout.
 	switch typ & 0xff {
 	case handleIno32:
 		if len(b) == 8 && c.typ != handleBtrfs {

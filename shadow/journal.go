@@ -62,6 +62,7 @@ type Journal struct {
 	durable sync.RWMutex // Begin shares it, Commit has it alone: a mark that Begin wrote is never deleted for an older copy
 	coarse  atomic.Bool  // durable: any unit may differ
 
+	dropMu  sync.Mutex // one at a time drops the marks
 	mu      sync.Mutex
 	epoch   uint64 // last durable
 	bootID  string // of that commit
@@ -78,14 +79,14 @@ type journalShard struct {
 	_     [40]byte // a cache line each
 }
 
-// journalUnit is 16 bytes beside its 16-byte key. A unit without what is clean
+// journalUnit is 24 bytes beside its 16-byte key. A unit without what is clean
 // in memory and waits for Commit to delete its durable mark.
 type journalUnit struct {
 	seq   uint64 // of the last mark
+	taken uint64 // seq at the last Take
 	what  What   // dirty parts
 	since What   // of these, marked after the last Take
 	dur   What   // durable mark
-	taken bool   // since counts from a Take
 }
 
 func (u journalUnit) firm() bool { return u.dur != 0 || u.what&Firm != 0 }
@@ -145,7 +146,16 @@ func (j *Journal) Mark(n Node, w What) {
 	}
 	sh.mu.Unlock()
 	if over {
-		j.MarkAll(fmt.Sprintf("more than %d objects are dirty", j.max))
+		j.tooMany()
+	}
+}
+
+// tooMany drops the fine marks, once for all that found them too many.
+func (j *Journal) tooMany() {
+	j.dropMu.Lock()
+	defer j.dropMu.Unlock()
+	if j.dirty.Load()-j.firm.Load() > j.max {
+		j.markAllLocked(fmt.Sprintf("more than %d objects are dirty", j.max))
 	}
 }
 
@@ -191,7 +201,7 @@ func (j *Journal) take(t *Unit) {
 	defer sh.mu.Unlock()
 	if u, ok := sh.units[t.Node]; ok && u.what != 0 {
 		t.What, t.Seq = u.what, u.seq
-		u.since, u.taken = 0, true
+		u.since, u.taken = 0, u.seq
 		sh.units[t.Node] = u
 	}
 }
@@ -204,12 +214,15 @@ func (j *Journal) Done(u Unit) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	is, ok := sh.units[u.Node]
-	if !ok || is.what == 0 {
+	if !ok {
 		return false
+	}
+	if is.what == 0 {
+		return is.seq == u.Seq // begun without a mark, or done twice
 	}
 	wasFirm := is.firm()
 	if is.seq != u.Seq {
-		if is.taken && is.since != 0 {
+		if is.taken == u.Seq && is.since != 0 {
 			is.what = is.since
 			sh.units[u.Node] = is
 			if wasFirm && !is.firm() {
@@ -225,7 +238,7 @@ func (j *Journal) Done(u Unit) bool {
 	if is.dur == 0 {
 		delete(sh.units, u.Node)
 	} else {
-		is.what, is.since, is.taken = 0, 0, false
+		is.what, is.since = 0, 0
 		sh.units[u.Node] = is
 	}
 	return true
@@ -250,6 +263,12 @@ func (j *Journal) Dirty(n Node) What {
 // those that are durable, and a scan of all inodes is needed to find them again. Marks that come
 // later are kept.
 func (j *Journal) MarkAll(reason string) {
+	j.dropMu.Lock()
+	defer j.dropMu.Unlock()
+	j.markAllLocked(reason)
+}
+
+func (j *Journal) markAllLocked(reason string) {
 	j.mu.Lock()
 	j.rescan = reason
 	j.drops++

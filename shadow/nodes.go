@@ -164,7 +164,7 @@ func (m *NodeMap) Count() int64 {
 	return m.count.Load()
 }
 
-// LoadPrints sets the Print of every record that has one to be trusted. Of two generations of
+// LoadPrints sets the Print of every record that has one to be trusted (a Racy one has not). Of two generations of
 // one inode number, which an object that vanished may have left behind, the later copy counts.
 func (m *NodeMap) LoadPrints(p *Prints) error { return m.load(p) }
 
@@ -227,7 +227,11 @@ func (m *NodeMap) load(p *Prints) error {
 			m.seen.add(n.Ino)
 		}
 		if p != nil && (count == 1 || n.Ino != last || r.Epoch >= lastEpoch) {
-			p.Set(n.Ino, r.Print)
+			v := r.Print
+			if r.Flags&Racy != 0 {
+				v = 0
+			}
+			p.Set(n.Ino, v)
 			last, lastEpoch = n.Ino, r.Epoch
 		}
 		return nil

@@ -226,21 +226,19 @@ func (s *Store) apply(b *pebble.Batch, sync bool) error {
 func (s *Store) scan(prefix []byte, fn func(key, val []byte) error) error {
 	upper := append([]byte(nil), prefix...)
 	upper[len(upper)-1]++
-	return s.fail.guard(func() error {
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper})
-		if err != nil {
-			return err
-		}
-		for ok := it.First(); ok; ok = it.Next() {
-			v, err := it.ValueAndErr()
-			if err == nil {
-				err = fn(it.Key()[len(prefix):], v)
-			}
-			if err != nil {
-				it.Close()
-				return err
-			}
-		}
-		return it.Close()
+	var it *pebble.Iterator
+	err := s.fail.guard(func() (err error) {
+		it, err = s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper})
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			err = fn(it.Key()[len(prefix):], v)
+		}
+	}
+	return errors.Join(err, it.Close())
 }

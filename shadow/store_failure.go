@@ -67,17 +67,15 @@ func (f *storeFailure) trouble() error {
 	return nil
 }
 
-// guard runs fn, unless the store failed, and turns a panic of Pebble into an error.
+// guard runs fn, which calls nothing but Pebble, unless the store failed, and
+// turns a panic into an error.
 func (f *storeFailure) guard(fn func() error) (err error) {
 	if err := f.err(); err != nil {
 		return err
 	}
-	done := false
 	defer func() {
-		if done {
-			return
-		}
 		switch p := recover().(type) {
+		case nil:
 		case fatalPanic:
 			err = p.err
 		default:
@@ -85,7 +83,5 @@ func (f *storeFailure) guard(fn func() error) (err error) {
 			f.fatal.CompareAndSwap(nil, &err)
 		}
 	}()
-	err = fn()
-	done = true
-	return err
+	return fn()
 }

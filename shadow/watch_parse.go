@@ -52,18 +52,19 @@ func ParseEvents(b []byte, c *HandleCodec, fn func(Event)) error {
 			return ErrEvents
 		}
 		mask := binary.NativeEndian.Uint64(b[8:])
-		ev, foreign, ok := parseInfo(b[head:size], mask, c)
-		if !ok {
-			return ErrEvents
+		ev := Event{Mask: mask, IsDir: mask&unix.FAN_ONDIR != 0}
+		foreign, err := parseInfo(b[head:size], &ev, c)
+		if err != nil {
+			return err
 		}
 		b = b[size:]
 		switch {
-		case mask&unix.FAN_Q_OVERFLOW != 0:
+		case ev.Overflow, mask&unix.FAN_Q_OVERFLOW != 0:
 			ev = Event{Mask: mask, Overflow: true}
-		case !ev.HasDir && !ev.HasObject && mask&unix.FAN_FS_ERROR == 0:
-			if foreign {
-				continue
-			}
+		case ev.HasDir, ev.HasObject, mask&unix.FAN_FS_ERROR != 0:
+		case foreign:
+			continue
+		default:
 			ev.Overflow = true
 		}
 		fn(ev)
@@ -72,44 +73,40 @@ func ParseEvents(b []byte, c *HandleCodec, fn func(Event)) error {
 }
 
 // parseInfo reads the information records of one event. foreign says that a
-// handle of another volume or subvolume was among them.
-func parseInfo(b []byte, mask uint64, c *HandleCodec) (ev Event, foreign, ok bool) {
-	ev = Event{Mask: mask, IsDir: mask&unix.FAN_ONDIR != 0}
+// handle of another volume or subvolume was among them. A handle that is not
+// understood makes the event an Overflow.
+func parseInfo(b []byte, ev *Event, c *HandleCodec) (foreign bool, err error) {
 	for len(b) > 0 {
 		if len(b) < infoBytes {
-			return ev, false, false
+			return foreign, ErrEvents
 		}
 		size := int(binary.NativeEndian.Uint16(b[2:]))
 		if size < infoBytes || size > len(b) {
-			return ev, false, false
+			return foreign, ErrEvents
 		}
 		info := b[:size]
 		b = b[size:]
 		switch info[0] {
-		case unix.FAN_EVENT_INFO_TYPE_FID:
-			n, _, err := parseFID(info, c)
-			switch {
-			case err == nil:
-				ev.Object, ev.HasObject = n, true
-			case errors.Is(err, ErrForeign):
-				foreign = true
-			default:
-				return ev, false, false
-			}
-		case unix.FAN_EVENT_INFO_TYPE_DFID, unix.FAN_EVENT_INFO_TYPE_DFID_NAME,
+		case unix.FAN_EVENT_INFO_TYPE_FID, unix.FAN_EVENT_INFO_TYPE_DFID, unix.FAN_EVENT_INFO_TYPE_DFID_NAME,
 			unix.FAN_EVENT_INFO_TYPE_OLD_DFID_NAME, unix.FAN_EVENT_INFO_TYPE_NEW_DFID_NAME:
-			n, name, err := parseFID(info, c)
-			switch {
-			case err == nil:
-				setDir(&ev, n, name)
-			case errors.Is(err, ErrForeign):
-				foreign = true
-			default:
-				return ev, false, false
-			}
+		default:
+			continue // a pidfd, an error, what later kernels tell
+		}
+		n, name, err := parseFID(info, c)
+		switch {
+		case errors.Is(err, ErrForeign):
+			foreign = true
+		case errors.Is(err, ErrHandle):
+			ev.Overflow = ev.Mask&unix.FAN_FS_ERROR == 0
+		case err != nil:
+			return foreign, err
+		case info[0] == unix.FAN_EVENT_INFO_TYPE_FID:
+			ev.Object, ev.HasObject = n, true
+		default:
+			setDir(ev, n, name)
 		}
 	}
-	return ev, foreign, true
+	return foreign, nil
 }
 
 // setDir puts a directory's handle where it belongs. An event on a directory
@@ -136,9 +133,6 @@ func parseFID(b []byte, c *HandleCodec) (Node, []byte, error) {
 		return Node{}, nil, ErrEvents
 	}
 	node, err := c.Decode(typ, b[:n])
-	if errors.Is(err, ErrHandle) && n == 0 {
-		return Node{}, nil, ErrForeign // no object: FAN_FS_ERROR of the whole volume
-	}
 	name := b[n:]
 	if i := bytes.IndexByte(name, 0); i >= 0 {
 		name = name[:i]
