@@ -1,0 +1,201 @@
+package copier
+
+import (
+	"context"
+	"errors"
+
+	"github.com/zeebo/blake3"
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+)
+
+// zeros stands for holes wherever bytes are needed. Never written to.
+var zeros [dataBytes]byte
+
+// run is a stretch of a file that is all data or all hole.
+type run struct {
+	off, n int64
+	hole   bool
+}
+
+// chunk is one range of a file on its way. Where a chunk is one hole, buf was
+// not filled.
+type chunk struct {
+	buf    []byte
+	off    int64
+	n      int
+	index  int   // number of the range
+	read   int64 // bytes read for it
+	hole   bool  // nothing but hole
+	runs   []run
+	ranged bool // digest is set
+	digest RangeDigest
+	err    error
+}
+
+func (c *chunk) hashInto(h *blake3.Hasher) {
+	if !c.hole {
+		_, _ = h.Write(c.buf[:c.n])
+		return
+	}
+	for n := c.n; n > 0; {
+		m := min(n, len(zeros))
+		_, _ = h.Write(zeros[:m])
+		n -= m
+	}
+}
+
+var zeroRange = RangeDigest(xxh3.Hash128(zeros[:]).Bytes())
+
+func (c *chunk) hashRange() {
+	c.ranged = true
+	switch {
+	case !c.hole:
+		c.digest = xxh3.Hash128(c.buf[:c.n]).Bytes()
+	case c.n == len(zeros):
+		c.digest = zeroRange
+	case c.n < len(zeros):
+		c.digest = xxh3.Hash128(zeros[:c.n]).Bytes()
+	default:
+		clear(c.buf[:c.n])
+		c.digest = xxh3.Hash128(c.buf[:c.n]).Bytes()
+	}
+}
+
+// source reads a file chunk by chunk.
+type source struct {
+	fd       int
+	size     int64
+	off      int64
+	index    int
+	sparse   bool
+	direct   bool // fd is O_DIRECT: lengths are rounded up to a page
+	ended    bool // the file was shorter than size
+	cursor   holeCursor
+	throttle *Throttle
+}
+
+func (s *source) more() bool { return !s.ended && s.off < s.size }
+
+// next fills c with the next range. Past the end of a file that shrank, c.n is
+// what was left, possibly 0.
+func (s *source) next(ctx context.Context, c *chunk) error {
+	c.off, c.index, c.read, c.hole, c.ranged, c.err = s.off, s.index, 0, false, false, nil
+	c.runs = c.runs[:0]
+	c.n = int(min(int64(len(c.buf)), s.size-s.off))
+	var err error
+	if s.sparse {
+		err = s.fillSparse(ctx, c)
+	} else {
+		err = s.fillDense(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	s.off += int64(c.n)
+	s.index++
+	return nil
+}
+
+func (s *source) fillDense(ctx context.Context, c *chunk) error {
+	if err := s.throttle.Wait(ctx, c.n); err != nil {
+		return err
+	}
+	n, err := s.read(c.buf, c.n, s.off)
+	if err != nil {
+		return sourceError("read", s.off+int64(n), err)
+	}
+	s.ended = n < c.n
+	c.n, c.read = n, int64(n)
+	if n > 0 {
+		c.runs = append(c.runs, run{off: c.off, n: int64(n)})
+	}
+	return nil
+}
+
+// read reads want bytes into buf, or up to the end of the file.
+func (s *source) read(buf []byte, want int, off int64) (int, error) {
+	ask := want
+	if s.direct {
+		ask = min((want+pageBytes-1)&^(pageBytes-1), len(buf))
+	}
+	n, err := preadFull(s.fd, buf[:ask], off)
+	return min(n, want), err
+}
+
+func (s *source) fillSparse(ctx context.Context, c *chunk) error {
+	end := c.off + int64(c.n)
+	if err := s.cursor.seek(s.fd, c.off, s.size); err != nil {
+		return sourceError("seek data", c.off, err)
+	}
+	if s.cursor.start >= end {
+		if err := s.throttle.Wait(ctx, 0); err != nil {
+			return err
+		}
+		c.hole = true
+		c.runs = append(c.runs, run{off: c.off, n: int64(c.n), hole: true})
+		return nil
+	}
+	for pos := c.off; pos < end; {
+		if err := s.cursor.seek(s.fd, pos, s.size); err != nil {
+			return sourceError("seek data", pos, err)
+		}
+		if pos < s.cursor.start {
+			n := min(s.cursor.start, end) - pos
+			clear(c.buf[pos-c.off : pos-c.off+n])
+			c.runs = append(c.runs, run{off: pos, n: n, hole: true})
+			pos += n
+			continue
+		}
+		want := int(min(s.cursor.end, end) - pos)
+		if err := s.throttle.Wait(ctx, want); err != nil {
+			return err
+		}
+		n, err := s.read(c.buf[pos-c.off:], want, pos)
+		if err != nil {
+			return sourceError("read", pos+int64(n), err)
+		}
+		if n > 0 {
+			c.runs = append(c.runs, run{off: pos, n: int64(n)})
+			c.read += int64(n)
+			pos += int64(n)
+		}
+		if n < want { // shrank under us: its tracker marks it again
+			s.ended = true
+			c.n = int(pos - c.off)
+			return nil
+		}
+	}
+	return nil
+}
+
+// holeCursor knows the stretch of data at or after the last offset asked for.
+type holeCursor struct {
+	start, end int64
+}
+
+// seek moves to the stretch that holds or follows off; beyond the last one,
+// start and end are size. Offsets must not go backwards.
+func (h *holeCursor) seek(fd int, off, size int64) error {
+	if off < h.end || h.end >= size && h.end > 0 {
+		return nil
+	}
+	start, err := unix.Seek(fd, off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) || err == nil && start >= size {
+		h.start, h.end = size, size
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	end, err := unix.Seek(fd, start, unix.SEEK_HOLE)
+	if errors.Is(err, unix.ENXIO) { // truncated between the two calls
+		h.start, h.end = size, size
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.start, h.end = start, min(end, size)
+	return nil
+}
