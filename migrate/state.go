@@ -14,9 +14,23 @@ type State struct {
 	Paused   bool      `json:"paused,omitempty"`
 	Service  string    `json:"service,omitempty"` // intent, written first: "stopping", "stopped", "starting", "" (running, or none)
 	Attempt  int       `json:"attempt,omitempty"` // cutovers begun
+	Seq      int       `json:"seq,omitempty"`     // the record number that the last attempt owns; on resume an open one is closed as "unchanged"
 	Want     string    `json:"want,omitempty"`    // what was asked for and not yet reached: cutover, rollback, abort, finalize
-	Timeline []Step    `json:"timeline"`
-	Report   Report    `json:"report"`
+	Why      string    `json:"why,omitempty"`     // why it is paused, aborting or rolling back
+	Failures int       `json:"failures,omitempty"`
+	// NotBefore is the earliest moment of the next attempt that nobody asked for:
+	// saved before an attempt, so that a crash in it cannot make a storm of them.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Timeline  []Step    `json:"timeline"`
+	Report    Report    `json:"report"`
+}
+
+// StateVersion is the version of the state's layout that this code writes.
+const StateVersion = 1
+
+// NewState is the state of a migration that has not begun.
+func NewState(now time.Time) State {
+	return State{Version: StateVersion, Phase: Preflight, Since: now, Timeline: []Step{{Phase: Preflight, At: now}}}
 }
 
 // Step is one line of the timeline.
@@ -84,9 +98,14 @@ type Env struct {
 // Watchdog owns the cutover's one deadline and outlives the engine. When the engine
 // dies or the deadline passes, it commits "truth unchanged" under the attempt's record number; whoever
 // commits first decides. Then it settles what was decided and starts the service.
+//
+// The deadline is that of the record: once there is a record of its number, by whomever,
+// only the engine's death makes it act (a slow start hook is not run twice at once).
 type Watchdog interface {
 	Arm(ctx context.Context, seq int, deadline time.Duration) error
-	// Disarm ends it after the record was committed and settled. Idempotent.
+	// Disarm ends it after the record was committed and settled, and returns when it
+	// has ended: one that is settling is waited for, so that two never settle at once.
+	// Idempotent, also without Arm, also for one that an earlier process armed.
 	Disarm() error
 }
 

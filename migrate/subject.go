@@ -45,7 +45,10 @@ type Subject interface {
 	// this migration's mark is kept), mounts it privately, opens the journal and
 	// starts the tracker. When it returns, no later change of the truth is missed.
 	// Called on every start with the side that is followed *towards*: Shadow
-	// before the record, Source in Reverse.
+	// before the record, Source in Reverse. Called again after a cutover was undone,
+	// after Settle: a tracker that still hears the truth is kept, and one that did not
+	// hear everything since the fence counts as lost (a bounded rescan).
+	// Never called in Reverse when the plan keeps the old volume as it was.
 	Prepare(ctx context.Context, to Side) error
 
 	// Copy is one walk of the truth. It resumes: what is durably clean is not
@@ -56,7 +59,8 @@ type Subject interface {
 	// cleaned durable in I3's order.
 	Pass(ctx context.Context) (PassResult, error)
 
-	// Backlog says what remains and how fast it grows. Cheap: called every second.
+	// Backlog says what remains and how fast it grows. Cheap: called every second,
+	// also while Prepare, Copy, Pass or Verify runs (from another goroutine).
 	Backlog(ctx context.Context) (Backlog, error)
 
 	// Verify compares every object that is not yet verified-clean, reading the
@@ -75,7 +79,8 @@ type Subject interface {
 	Drain(ctx context.Context, to Side) (Proof, error)
 
 	// SwapIn puts side `to` in place, read-only, such that Settle for either
-	// side can finish or undo it. The switch record follows.
+	// side can finish or undo it. The switch record follows. It refuses when the fence
+	// is no longer in force: the watchdog may have undone it.
 	SwapIn(ctx context.Context, to Side) error
 
 	// Settle makes `truth` the volume in place, mounted as the plan says and
@@ -103,6 +108,15 @@ type Subject interface {
 	// Close stops everything in this process and leaves the state resumable.
 	Close() error
 }
+
+// ErrFull is in the chain of an error of Prepare, Copy, Pass or Verify when the
+// other side (or the state directory) has no space left: the migration pauses.
+var ErrFull = errors.New("no space left")
+
+// ErrOtherSide is in the chain of an error when the side that is not the truth cannot
+// be relied on any more (I/O errors): before the record the migration aborts, in
+// Reverse the way back is closed.
+var ErrOtherSide = errors.New("the side that is not the truth has failed")
 
 // ErrNoMirror is the answer of a tracker that observes changes after the fact.
 var ErrNoMirror = errors.New("this tracker cannot mirror")
@@ -139,7 +153,7 @@ type Backlog struct {
 	DirtyRate      float64       // bytes/s marked, over the last 10 s
 	CopyRate       float64       // bytes/s copied, over the last 10 s
 	PredictedPause time.Duration // of a cutover that began now
-	Unverified     int64         // objects that are not verified-clean
+	Unverified     int64         // objects that are not verified-clean; the dirty ones may be counted, they are read back behind the fence
 	Blockers       []Blocker     // what forbids a cutover now
 	ConsistentAsOf time.Time     // the other side equals the truth as of this moment; zero: never yet
 }
@@ -152,7 +166,8 @@ type Blocker struct {
 	Hint   string `json:"hint"`
 }
 
-// Proof is the outcome of a comparison.
+// Proof is the outcome of a comparison: Objects = Verified + Different + Waived.
+// One behind the fence that does not add up, or with anything different, is no proof (I5).
 type Proof struct {
 	Kind      string        `json:"kind"` // what proved it: "ext-inode-table", "xfs-bulkstat", "btrfs-tree-search", "lstat-walk", "read-back"
 	Objects   int64         `json:"objects"`
