@@ -52,6 +52,11 @@ func (format) ScanBatch(ctx context.Context, t formats.ScanTarget, since uint64,
 		return info, fmt.Errorf("scan btrfs: %w", err)
 	}
 	info.Generation = gen
+	if committed(t.Device) >= gen {
+		// That transaction is over and all of it is in the tree: the next scan
+		// need not read again what it wrote.
+		info.Generation = gen + 1
+	}
 	batch := make([]formats.InodeRecord, 0, formats.ScanBatchSize)
 	flush := func() error {
 		if len(batch) == 0 {
@@ -200,6 +205,21 @@ func Subvolumes(ctx context.Context, fd int) ([]uint64, error) {
 		return nil, fmt.Errorf("list subvolumes: %w", err)
 	}
 	return out, nil
+}
+
+// committed is the generation of the superblock on the device; 0 where it
+// cannot be read, which only makes the next scan longer.
+func committed(device string) uint64 {
+	f, err := os.Open(device)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	s, err := readSuper(f, 0)
+	if err != nil {
+		return 0
+	}
+	return s.Generation
 }
 
 // generation is the file system's, of the transaction that runs or ran last.
