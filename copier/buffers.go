@@ -15,8 +15,8 @@ const (
 )
 
 // Buffers is one worker's memory: what is needed per object is taken from here,
-// so that copying a small file allocates nothing. Not for concurrent use, and
-// not for use inside a callback of a function that was given the same Buffers.
+// so that copying a small file allocates nothing. Not for concurrent use. A
+// callback of ListDir may use the same Buffers for everything but ListDir.
 // The zero value is ready; memory is taken when first needed and kept.
 type Buffers struct {
 	data   []byte // dataBytes, page-aligned

@@ -58,3 +58,8 @@ func Full(err error) bool {
 	var t *TargetError
 	return errors.As(err, &t) && (errors.Is(t.Err, unix.ENOSPC) || errors.Is(t.Err, unix.EDQUOT))
 }
+
+func isTarget(err error) bool {
+	var t *TargetError
+	return errors.As(err, &t)
+}
