@@ -111,18 +111,17 @@ func unmountCovered(fd int, m, cover Mount) error {
 	} else if int(st.Mnt_id) != m.ID {
 		return fmt.Errorf("unmount %s: its mounts changed meanwhile", m.Point)
 	}
-	if CanAttachBeneath() {
-		if err := DetachTop(m.Point); err != nil {
-			return err
-		}
-		if err := clone.AttachBeneath(m.Point); err == nil {
-			return DetachTop(m.Point)
-		}
-	} else if err := unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", fd), unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("detach mount at %s: %w", m.Point, err)
-	} else {
-		return clone.Attach(m.Point)
+	// By descriptor the kernel would unmount the topmost mount all the same: it
+	// follows mounts also from there. So layer by layer, from the top.
+	if err := DetachTop(m.Point); err != nil {
+		return err
 	}
-	// The cover is off and its clone could not go beneath: put it back on top.
-	return errors.Join(fmt.Errorf("unmount %s: %w", m.Point, ErrCovered), clone.Attach(m.Point))
+	attach := clone.Attach
+	if CanAttachBeneath() {
+		if err := clone.AttachBeneath(m.Point); err != nil {
+			return errors.Join(fmt.Errorf("unmount %s: %w", m.Point, err), clone.Attach(m.Point))
+		}
+		attach = func(string) error { return nil }
+	}
+	return errors.Join(DetachTop(m.Point), attach(m.Point))
 }
