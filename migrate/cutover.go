@@ -129,7 +129,7 @@ func (a *attempt) approach(ctx context.Context) error {
 	return nil
 }
 
-// step1 runs one step of a cutover and announces it by name.
+// announce runs one step of a cutover and announces it by name.
 func (m *Migration) announce(ctx context.Context, name string, run func(context.Context) error) error {
 	began := m.clock.Now()
 	err := run(ctx)
@@ -271,10 +271,10 @@ func (a *attempt) swapIn(ctx context.Context) error {
 	return nil
 }
 
-// follow starts the way back, where there will be one.
+// follow starts the way back. Also where the old volume is to stay as it was: until
+// the service is well on the new one, a rollback may have to bring its writes along.
 func (a *attempt) follow(ctx context.Context) error {
-	c := a.m.plan.Cutover
-	if a.to == Source || c.Old == "keep" || c.Finalize {
+	if a.to == Source {
 		return nil
 	}
 	if err := a.m.opt.Subject.Follow(ctx, a.to.Other()); err != nil {

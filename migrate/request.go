@@ -30,8 +30,12 @@ type pending struct {
 }
 
 func (p *pending) reply(err error) {
-	if p != nil {
-		p.answer <- err
+	if p == nil {
+		return
+	}
+	select {
+	case p.answer <- err:
+	default: // answered already; the first answer stands
 	}
 }
 

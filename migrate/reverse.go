@@ -55,7 +55,7 @@ func (m *Migration) reverse(ctx context.Context) (move, error) {
 
 // inStep copies what changed on the new truth to the old one.
 func (m *Migration) inStep(ctx context.Context) error {
-	if m.keeps() || m.state.Report.WayBack.State == WayClosed {
+	if m.keeps() && m.state.Want != wantBack || m.state.Report.WayBack.State == WayClosed {
 		return nil
 	}
 	if err := m.follow(ctx); err != nil {
@@ -123,7 +123,7 @@ func (m *Migration) goBack() bool {
 }
 
 func (m *Migration) canGoBack(ctx context.Context) error {
-	if w := m.state.Report.WayBack; w.State == WayClosed || m.keeps() {
+	if w := m.state.Report.WayBack; w.State == WayClosed || m.keeps() && m.state.Want != wantBack {
 		return &Problem{Kind: IsRefused, What: fmt.Sprintf("the way back is %s: %s", w.State, w.Why), Hint: "mend the service on the new volume, then fsmigrate finalize " + m.plan.ID}
 	}
 	if err := m.follow(ctx); err != nil {
@@ -137,16 +137,11 @@ func (m *Migration) putOff(ctx context.Context, why error) error {
 	if m.state.Want != wantBack {
 		return m.postpone(ctx, why)
 	}
-	if err := m.postpone(ctx, why); err != nil {
+	m.answer(why)
+	if err := m.postpone(ctx, why); err != nil || m.state.Report.WayBack.State == WayClosed {
 		return err
 	}
-	if m.state.Report.WayBack.State != WayClosed && !m.keeps() {
-		m.state.Want = wantBack
-		if m.state.NotBefore.Before(m.clock.Now()) {
-			m.state.NotBefore = m.clock.Now().Add(backoff(m.state.Failures))
-			m.state.Failures++
-		}
-	}
+	m.state.Want = wantBack
 	return m.save(ctx)
 }
 

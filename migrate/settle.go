@@ -108,7 +108,7 @@ func (a *attempt) broken(why ...error) error {
 func (a *attempt) release(ctx context.Context) error {
 	m := a.m
 	ctx = context.WithoutCancel(ctx)
-	m.prepared = a.followed()
+	m.prepared = a.to == Shadow
 	if err := m.announce(ctx, "settle", func(ctx context.Context) error {
 		return m.insist(ctx, func(ctx context.Context) error { return m.opt.Subject.Settle(ctx, a.to) })
 	}); err != nil {
@@ -131,17 +131,14 @@ func (a *attempt) release(ctx context.Context) error {
 	return err
 }
 
-// followed says whether the tracker of this process already follows the new truth.
-func (a *attempt) followed() bool {
-	c := a.m.plan.Cutover
-	return a.to == Shadow && c.Old != "keep" && !c.Finalize
-}
-
 func (a *attempt) start(ctx context.Context) error {
 	if !a.service() {
 		return nil
 	}
 	a.m.state.Service = "starting"
+	if a.to == Source { // there is nothing to go back to: insist
+		return a.m.startService(ctx, Source)
+	}
 	if err := a.hook(ctx, "start", a.to, a.m.opt.Service.Start); err != nil {
 		return &Problem{Kind: Failed, What: fmt.Sprintf("the service did not start on the %s", a.to), Why: err, Hint: HintOf(err)}
 	}

@@ -48,7 +48,8 @@ type Subject interface {
 	// before the record, Source in Reverse. Called again after a cutover was undone,
 	// after Settle: a tracker that still hears the truth is kept, and one that did not
 	// hear everything since the fence counts as lost (a bounded rescan).
-	// Never called in Reverse when the plan keeps the old volume as it was.
+	// In Reverse with a plan that keeps the old volume as it was, it is called only when
+	// the service failed and the migration has to go back.
 	Prepare(ctx context.Context, to Side) error
 
 	// Copy is one walk of the truth. It resumes: what is durably clean is not
