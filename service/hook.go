@@ -1,0 +1,230 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+const (
+	logName = "hooks.log"
+	pidName = "hook.pid"
+	// tail is how much of a failing hook's output is shown.
+	tail = 2 << 10
+	// logLimit is when hooks.log is set aside as hooks.log.1.
+	logLimit = 1 << 20
+)
+
+// hooks runs commands, one at a time.
+type hooks struct {
+	dir       string        // the state directory; hooks.log and hook.pid are there
+	systemctl string        // its name, for tests
+	grace     time.Duration // between SIGTERM and SIGKILL, and after that until it is given up
+}
+
+// register runs in the hook's process before its command: it says who it is, and takes
+// back the score of the engine or the watchdog, so that what it leaves in the
+// background is not spared when memory runs out. $0 is the file, $@ the command.
+const register = `echo $$ >"$0.new" && mv -f "$0.new" "$0" && { echo 0 >/proc/self/oom_score_adj; } 2>/dev/null; exec "$@"`
+
+// shell runs a command line.
+func (h hooks) shell(ctx context.Context, env migrate.Env, name, line string, limit time.Duration) error {
+	return h.run(ctx, env, name, []string{"/bin/sh", "-c", line}, limit)
+}
+
+// run runs argv and waits for it, not for what it leaves in the background. Past
+// limit, or when ctx ends, its group gets SIGTERM and then SIGKILL.
+func (h hooks) run(ctx context.Context, env migrate.Env, name string, argv []string, limit time.Duration) error {
+	what := name + " hook"
+	fail := func(err error) error { return fmt.Errorf("%s: %w", what, err) }
+	if err := h.endLeftover(); err != nil {
+		return fail(err)
+	}
+	out, from, err := h.log()
+	if err != nil { // a full state directory must not keep the application from being started
+		if out, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
+			return fail(err)
+		}
+	}
+	defer out.Close()
+	pidFile := filepath.Join(h.dir, pidName)
+	token := rand.Text()
+	cmd := exec.Command("/bin/sh", append([]string{"-c", register, pidFile}, argv...)...)
+	cmd.Env = environment(env, token)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fail(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	err = h.await(ctx, cmd.Process.Pid, ended, limit)
+	_ = os.Remove(pidFile) // a stale one names a process that is not ours, which is looked at
+	if err == nil {
+		return nil
+	}
+	p := &migrate.Problem{Kind: migrate.Failed, What: what + " failed", Why: err, Hint: "its output is in " + filepath.Join(h.dir, logName)}
+	if said := h.said(from); said != "" {
+		p.Why = fmt.Errorf("%w; it said: %s", err, said)
+	}
+	return p
+}
+
+// await returns when the hook has ended, by itself or by us. A process in an
+// uninterruptible system call cannot be ended: it is reaped whenever it returns.
+func (h hooks) await(ctx context.Context, pid int, ended <-chan error, limit time.Duration) error {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	var why error
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		why = fmt.Errorf("not done within %s, killed with its group", limit)
+	case <-ctx.Done():
+		why = fmt.Errorf("killed with its group: %w", context.Cause(ctx))
+	}
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		_ = unix.Kill(-pid, sig)
+		grace := time.NewTimer(h.grace)
+		select {
+		case <-ended:
+			grace.Stop()
+			_ = unix.Kill(-pid, unix.SIGKILL) // the rest of its group
+			return why
+		case <-grace.C:
+		}
+	}
+	return fmt.Errorf("%w; process %d does not die (uninterruptible?)", why, pid)
+}
+
+// environment is all that a hook sees of ours.
+func environment(env migrate.Env, token string) []string {
+	lang := os.Getenv("LANG")
+	if lang == "" {
+		lang = "C.UTF-8"
+	}
+	home := os.Getenv("HOME")
+	if home == "" {
+		home = "/root"
+	}
+	return []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + home,
+		"LANG=" + lang,
+		"FSMIGRATE_ID=" + env.ID,
+		"FSMIGRATE_PHASE=" + string(env.Phase),
+		"FSMIGRATE_TRUTH=" + string(env.Truth),
+		"FSMIGRATE_HOOK=" + token,
+	}
+}
+
+// log opens hooks.log for a hook and says where its output will begin.
+func (h hooks) log() (*os.File, int64, error) {
+	path := filepath.Join(h.dir, logName)
+	if info, err := os.Stat(path); err == nil && info.Size() > logLimit {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, 0, err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// said is the end of what was written to hooks.log from an offset on.
+func (h hooks) said(from int64) string {
+	f, err := os.Open(filepath.Join(h.dir, logName))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil {
+		from = max(from, info.Size()-tail)
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, from, tail))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.ToValidUTF8(bytes.TrimSpace(b), []byte("?")))
+}
+
+// endLeftover ends the hook that an engine left behind when it was killed.
+func (h hooks) endLeftover() error {
+	path := filepath.Join(h.dir, pidName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for a hook left behind: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err == nil && pid > 1 && isHook(pid) {
+		if err := h.end(pid); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget a hook left behind: %w", err)
+	}
+	return nil
+}
+
+// isHook tells a hook from a process that has its number now.
+func isHook(pid int) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return false
+	}
+	group, err := unix.Getpgid(pid)
+	return err == nil && group == pid && bytes.Contains(env, []byte("FSMIGRATE_HOOK="))
+}
+
+// end kills the group of a process that is not our child.
+func (h hooks) end(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("end hook %d left behind: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	if !isHook(pid) { // the number changed hands before it was pinned
+		return nil
+	}
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		_ = unix.Kill(-pid, sig)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(h.grace.Milliseconds()))
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("end hook %d left behind: %w", pid, err)
+		}
+	}
+	return fmt.Errorf("hook %d, left behind by an engine that died, does not die", pid)
+}
