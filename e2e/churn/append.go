@@ -29,7 +29,7 @@ func Append(ctx context.Context, dir, log, name string, rate float64, tolerate b
 		return 0, err
 	}
 	defer l.Close()
-	if acked, err = lastAcked(log, name); err != nil {
+	if acked, err = LastAcked(log, name); err != nil {
 		return 0, err
 	}
 	pace := newPacer(rate)
@@ -75,8 +75,8 @@ func appendRecord(n uint64) []byte {
 	return binary.LittleEndian.AppendUint64(b, mix(n))
 }
 
-// lastAcked reads the last acknowledged number of a file from the log.
-func lastAcked(log, name string) (last uint64, err error) {
+// LastAcked reads the last acknowledged number of a file from the log.
+func LastAcked(log, name string) (last uint64, err error) {
 	f, err := os.Open(log)
 	if err != nil {
 		return 0, err
@@ -104,7 +104,7 @@ func lastAcked(log, name string) (last uint64, err error) {
 // CheckAppend proves that every acknowledged record is there, in its place, and
 // that at most one more is: the one that nobody answered.
 func CheckAppend(dir, log, name string) (acked uint64, err error) {
-	if acked, err = lastAcked(log, name); err != nil {
+	if acked, err = LastAcked(log, name); err != nil {
 		return 0, err
 	}
 	b, err := os.ReadFile(filepath.Join(dir, AppendDir, name))

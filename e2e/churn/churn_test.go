@@ -89,7 +89,7 @@ func TestResumeFromLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		next, err := churn.Resume(context.Background(), log)
+		next, err := churn.Resume(context.Background(), log, churn.Options{Ops: 1500})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,8 @@ func Start(ctx context.Context, dir, log string, o Options) (*Runner, error) {
 }
 
 // Resume goes on with the log of an earlier churn, on the directory it names.
-func Resume(ctx context.Context, log string) (*Runner, error) {
+// Rate, Ops, Tolerate and, where given, Without are those of now.
+func Resume(ctx context.Context, log string, now Options) (*Runner, error) {
 	rp, err := ReadLog(log)
 	if err != nil {
 		return nil, err
@@ -56,6 +57,10 @@ func Resume(ctx context.Context, log string) (*Runner, error) {
 		return nil, err
 	}
 	o := rp.Header.Options
+	o.Rate, o.Ops, o.Tolerate = now.Rate, now.Ops, now.Tolerate
+	if len(now.Without) > 0 {
+		o.Without = now.Without
+	}
 	o.Seed += uint64(rp.last) // the same seed would only collide with what is there
 	r := &Runner{Model: rp.Model, dir: rp.Header.Dir, o: o, log: l}
 	if err := r.settle(rp.Dangling); err != nil {

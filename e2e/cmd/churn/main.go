@@ -2,7 +2,7 @@
 // remembers what the volume acknowledged, and judges a volume by it.
 //
 //	churn run    --dir D --log L --pidfile P [--seed S --workers N --rate R --objects N]
-//	churn start  --log L --pidfile P          go on with a log, detached (a --start hook)
+//	churn start  --log L --pidfile P [--rate R] go on with a log, detached (a --start hook)
 //	churn stop   --pidfile P                  close everything and end (a --stop hook)
 //	churn pause  --pidfile P                  close everything and wait for continue
 //	churn continue --pidfile P
@@ -77,7 +77,9 @@ func (f flags) run(command string) error {
 	case "start":
 		ctx, cancel := context.WithTimeout(ctx, f.limit)
 		defer cancel()
-		return churn.Detach(ctx, f.pidfile, f.log+".out", "run", "--resume", "--ready", "--log", f.log, "--pidfile", f.pidfile)
+		args := []string{"run", "--resume", "--ready", "--log", f.log, "--pidfile", f.pidfile, "--without", f.without,
+			fmt.Sprintf("--rate=%g", f.o.Rate), fmt.Sprintf("--ops=%d", f.o.Ops), fmt.Sprintf("--tolerate-erofs=%t", f.o.Tolerate)}
+		return churn.Detach(ctx, f.pidfile, f.log+".out", args...)
 	case "stop":
 		return churn.SignalStop(f.pidfile, f.limit)
 	case "pause":
@@ -106,7 +108,7 @@ func (f flags) serve(ctx context.Context) (err error) {
 	}
 	var r *churn.Runner
 	if f.resume {
-		r, err = churn.Resume(ctx, f.log)
+		r, err = churn.Resume(ctx, f.log, f.o)
 	} else {
 		r, err = churn.Start(ctx, f.dir, f.log, f.o)
 	}

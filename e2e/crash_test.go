@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fsmigrate/fsmigrate/e2e/vol"
+)
+
+// steps of a cutover, in order. FSMIGRATE_CRASH_AT=before:fence makes the engine
+// kill itself with SIGKILL right there.
+var steps = []string{
+	"stop-intent", "stop", "arm", "fence", "drain", "swap-in", "follow", "record", "settle", "start", "health", "disarm",
+}
+
+// afterRecord says whether the shadow must be the truth after a crash there.
+func afterRecord(at string) bool {
+	for i, s := range steps {
+		if s == "record" {
+			if at == "after:record" {
+				return true
+			}
+			for _, later := range steps[i+1:] {
+				if strings.HasSuffix(at, ":"+later) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Died at every named step of the cutover: by itself, with its watchdog alive,
+// and as a crash of the machine. The record alone decides which side is the truth.
+func TestCrashAtEveryStep(t *testing.T) {
+	for i, step := range steps {
+		for _, when := range []string{"before:", "after:"} {
+			t.Run(when+step, func(t *testing.T) {
+				at := when + step
+				p := pairs[(i+len(when))%len(pairs)]
+				r := newRig(t, p, 512)
+				r.populate(seeded(t).Uint64(), 250, 500)
+				args := []string{"--deadline", "8s", "--health", "true", "--cutover", "auto"}
+				r.background([]string{"FSMIGRATE_CRASH_AT=" + at}, r.runArgs(args...)...)
+				if code := r.engine.code(t, toHold); code != -1 {
+					t.Fatalf("run: exit %d, but FSMIGRATE_CRASH_AT=%s was to kill it", code, at)
+				}
+				want := fstypeOf(p.spec)
+				if afterRecord(at) {
+					want = fstypeOf(p.to)
+				}
+				if i%2 == 0 || long() {
+					r.reboot("after a crash " + at)
+				} else {
+					r.watchdogSettles(at)
+				}
+				if got := r.fsType(); got != want {
+					t.Fatalf("%s is in place after a crash %s, want %s", got, at, want)
+				}
+				r.background(nil, "resume", id)
+				r.waitPhase(toHold, "reverse")
+				r.moreChurn(100)
+				r.quiesced(func() { r.judge("resumed after a crash "+at, r.dir, 0) })
+				r.must([]string{"rollback", id}, 0, 6)
+				r.engine.code(t, toEnd)
+				r.hook("stop")
+				r.judge("rolled back", r.dir, p.back)
+				r.released(p.spec, r.source, "")
+			})
+		}
+	}
+}
+
+// watchdogSettles waits until what the engine left is settled by whoever outlived
+// it: the application runs, and gets on, without anybody typing anything. Before
+// "arm" nobody outlives the engine, and after "disarm" nothing is left to do.
+func (r *rig) watchdogSettles(at string) {
+	r.t.Helper()
+	vol.Eventually(30*time.Second, func() bool { return len(r.processes()) == 0 })
+	if armed(at) {
+		r.moreChurn(20)
+		return
+	}
+	if len(vol.Mounts(r.dir)) == 0 {
+		r.t.Fatal("nothing is mounted")
+	}
+}
+
+// armed says whether a watchdog watches at that instant.
+func armed(at string) bool {
+	switch at {
+	case "before:stop-intent", "after:stop-intent", "before:stop", "after:stop", "before:arm", "after:disarm":
+		return false
+	}
+	return true
+}
+
+// The way back dies as well.
+func TestCrashOnTheWayBack(t *testing.T) {
+	for _, at := range []string{"after:stop", "after:fence", "before:record", "after:record", "before:start"} {
+		t.Run(at, func(t *testing.T) {
+			p := pairs[0]
+			r := newRig(t, p, 512)
+			r.populate(seeded(t).Uint64(), 250, 500)
+			r.background(nil, r.runArgs("--deadline", "8s", "--cutover", "auto")...)
+			r.waitPhase(toHold, "reverse")
+			r.engine.kill()
+			r.background([]string{"FSMIGRATE_CRASH_AT=" + at}, "resume", id)
+			r.waitPhase(toHold, "reverse")
+			r.moreChurn(50)
+			go func() { r.cmd("rollback", id) }() // its answer dies with the engine
+			if code := r.engine.code(t, toHold); code != -1 {
+				t.Fatalf("resume: exit %d, but FSMIGRATE_CRASH_AT=%s was to kill it", code, at)
+			}
+			want := fstypeOf(p.to)
+			if afterRecord(at) {
+				want = fstypeOf(p.spec)
+			}
+			r.reboot("after a crash on the way back, " + at)
+			if got := r.fsType(); got != want {
+				t.Fatalf("%s is in place, want %s", got, want)
+			}
+			r.background(nil, "resume", id)
+			if !vol.Eventually(toHold, func() bool { return r.phase() == "rolled-back" }) {
+				t.Fatalf("phase %q: what was asked for is not resumed", r.phase())
+			}
+			r.engine.code(t, toEnd)
+			r.hook("stop")
+			r.judge("rolled back", r.dir, p.back)
+			r.released(p.spec, r.source, "")
+		})
+	}
+}
