@@ -22,7 +22,10 @@ var errSilent = fmt.Errorf("the engine has said nothing for %s: it is stopped or
 
 // Alive reports whether an engine listens in dir.
 func Alive(dir string) bool {
-	c, err := dial(dir, StatusSocket, Socket)
+	c, err := dial(dir, false)
+	if err != nil {
+		c, err = dial(dir, true)
+	}
 	if err != nil {
 		return false
 	}
@@ -34,11 +37,12 @@ func Alive(dir string) bool {
 // each event. The document of the answer goes into doc, if not nil.
 // ErrNotRunning (wrapped) says that there is no engine.
 func Do(ctx context.Context, dir string, do Verb, who string, onEvent func(json.RawMessage), doc any) error {
-	names := []string{Socket}
-	if do.readOnly() && os.Geteuid() != 0 {
-		names = []string{StatusSocket, Socket}
+	c, err := dial(dir, false)
+	if err != nil && do.readOnly() {
+		if other, err2 := dial(dir, true); err2 == nil {
+			c, err = other, nil
+		}
 	}
-	c, err := dial(dir, names...)
 	if err != nil {
 		return err
 	}
@@ -129,26 +133,21 @@ func readReply(in *bufio.Reader) (Reply, error) {
 	return r, nil
 }
 
-// dial connects to the first of the sockets that is there.
-func dial(dir string, names ...string) (*net.UnixConn, error) {
-	var last error
-	for _, name := range names {
-		path, release, err := short(dir, name)
-		if err != nil {
-			return nil, err
-		}
-		d := net.Dialer{Timeout: patience}
-		c, err := d.Dial("unix", path)
-		release()
-		if err == nil {
-			return c.(*net.UnixConn), nil
-		}
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
-			err = ErrNotRunning
-		}
-		if last == nil || !errors.Is(err, ErrNotRunning) {
-			last = err
-		}
+// dial connects to one of the sockets of the migration in dir.
+func dial(dir string, statusOnly bool) (*net.UnixConn, error) {
+	in, name := place(dir, statusOnly)
+	path, release, err := short(in, name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("connect to %s: %w", dir, last)
+	defer release()
+	d := net.Dialer{Timeout: patience}
+	c, err := d.Dial("unix", path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		err = ErrNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", dir, err)
+	}
+	return c.(*net.UnixConn), nil
 }

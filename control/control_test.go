@@ -266,3 +266,51 @@ func FuzzParseRequest(f *testing.F) {
 		}
 	})
 }
+
+// The status socket is for the group, and for nothing that changes anything.
+func TestStatusSocket(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "data")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := statusGroup
+	statusGroup = func() (int, bool) { return 12345, true }
+	t.Cleanup(func() { statusGroup = old })
+	serve(t, dir, func(_ context.Context, do Verb, _ string, _ func(any)) (any, error) {
+		if !do.readOnly() {
+			t.Errorf("%s came through", do)
+		}
+		return doc{"hold"}, nil
+	})
+	var st unix.Stat_t
+	path := filepath.Join(root, "data"+StatusSuffix)
+	if err := unix.Stat(path, &st); err != nil || st.Mode&0o777 != 0o660 || st.Gid != 12345 {
+		t.Errorf("mode %o, group %d, %v", st.Mode, st.Gid, err)
+	}
+	if err := unix.Stat(root, &st); err != nil || st.Mode&0o777 != 0o750 || st.Gid != 12345 {
+		t.Errorf("root: mode %o, group %d, %v", st.Mode, st.Gid, err)
+	}
+	if err := unix.Stat(dir, &st); err != nil || st.Mode&0o777 != 0o700 {
+		t.Errorf("directory: mode %o, %v", st.Mode, err)
+	}
+	if err := os.Rename(filepath.Join(dir, Socket), filepath.Join(dir, "hidden")); err != nil {
+		t.Fatal(err)
+	}
+	var d doc
+	if err := Do(t.Context(), dir, Status, "", nil, &d); err != nil || d.Phase != "hold" {
+		t.Errorf("status: %v, %v", d, err)
+	}
+	if err := os.Rename(path, filepath.Join(dir, Socket)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Do(t.Context(), dir, "abort", "", nil, nil); migrate.KindOf(err) != migrate.IsRefused {
+		t.Errorf("abort through the status socket: %v", err)
+	}
+	if err := os.Rename(filepath.Join(dir, Socket), path); err != nil {
+		t.Fatal(err)
+	}
+}

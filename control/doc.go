@@ -11,8 +11,8 @@
 //	← {"v":1,"type":"done"}   or   {"v":1,"type":"done","error":{"kind":"refused","what":"…","hint":"…"}}
 //
 // control.sock (0600) takes every request from root and from the user the engine runs
-// as, by SO_PEERCRED; status.sock (0660, group fsmigrate, where there is such a
-// group) takes those that change nothing. A client that goes away ends its waiting,
+// as, by SO_PEERCRED; ID.status.sock beside the directory (0660, group fsmigrate, where
+// there is such a group) takes those that change nothing. A client that goes away ends its waiting,
 // not what it asked for.
 //
 // Everything from the other side is bounded: a request line 4 KiB, a reply line

@@ -26,9 +26,18 @@ func short(dir, name string) (path string, release func(), err error) {
 // Group is the name of the group that may read the status.
 const Group = "fsmigrate"
 
+// place is where a socket of the migration in dir is. The status socket is beside its
+// directory, which nobody but its owner may enter.
+func place(dir string, statusOnly bool) (in, name string) {
+	if statusOnly {
+		return filepath.Dir(dir), filepath.Base(dir) + StatusSuffix
+	}
+	return dir, Socket
+}
+
 // statusGroup is the id of the group that may read the status, if there is one and
 // we are allowed to give files to it.
-func statusGroup() (int, bool) {
+var statusGroup = func() (int, bool) {
 	if os.Geteuid() != 0 {
 		return 0, false
 	}
@@ -40,23 +49,21 @@ func statusGroup() (int, bool) {
 	return gid, err == nil
 }
 
-// openToGroup lets the group reach the status socket: enter the migration's
-// directory, enter and list the one above it. Files in them keep their own modes.
-func openToGroup(dir string, gid int) error {
-	for path, mode := range map[string]os.FileMode{dir: 0o710, filepath.Dir(dir): 0o750} {
-		info, err := os.Stat(path)
-		if err != nil {
-			return fmt.Errorf("open %s to group %s: %w", path, Group, err)
-		}
-		if info.Mode().Perm()&^0o700 != 0 {
-			continue // somebody decided otherwise, or it is done
-		}
-		if err := os.Chown(path, -1, gid); err != nil {
-			return fmt.Errorf("open %s to group %s: %w", path, Group, err)
-		}
-		if err := os.Chmod(path, mode); err != nil {
-			return fmt.Errorf("open %s to group %s: %w", path, Group, err)
-		}
+// openToGroup lets the group reach the status sockets: it may enter and list the
+// directory that holds the migrations'. What is in it keeps its own mode.
+func openToGroup(root string, gid int) error {
+	info, err := os.Stat(root)
+	if err != nil {
+		return fmt.Errorf("open %s to group %s: %w", root, Group, err)
+	}
+	if info.Mode().Perm() != 0o700 {
+		return nil // somebody decided otherwise, or it is done
+	}
+	if err := os.Chown(root, -1, gid); err != nil {
+		return fmt.Errorf("open %s to group %s: %w", root, Group, err)
+	}
+	if err := os.Chmod(root, 0o750); err != nil {
+		return fmt.Errorf("open %s to group %s: %w", root, Group, err)
 	}
 	return nil
 }

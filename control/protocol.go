@@ -29,10 +29,11 @@ const (
 	silence = 20 * time.Second
 )
 
-// The names of the sockets.
+// The names of the sockets: one in the migration's directory, one beside it that is
+// named after it.
 const (
 	Socket       = "control.sock"
-	StatusSocket = "status.sock"
+	StatusSuffix = ".status.sock"
 )
 
 // Verb is what is asked for.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -37,8 +38,8 @@ type Server struct {
 
 type socket struct {
 	listener *net.UnixListener
-	path     string // in dir
 	dir      string
+	name     string
 }
 
 // Serve listens in dir, the state directory of a migration, until Close. The caller
@@ -46,10 +47,10 @@ type socket struct {
 func Serve(dir string, h Handler) (*Server, error) {
 	s := &Server{handler: h, slots: make(chan struct{}, maxClients)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	err := s.listen(dir, Socket, 0o600, -1, false)
+	err := s.listen(dir, 0o600, -1, false)
 	if gid, ok := statusGroup(); ok && err == nil {
-		if err = openToGroup(dir, gid); err == nil {
-			err = s.listen(dir, StatusSocket, 0o660, gid, true)
+		if err = openToGroup(filepath.Dir(dir), gid); err == nil {
+			err = s.listen(dir, 0o660, gid, true)
 		}
 	}
 	if err != nil {
@@ -61,7 +62,8 @@ func Serve(dir string, h Handler) (*Server, error) {
 
 // listen makes the socket under a name of its own and renames it when its mode and
 // owner are right: no instant at which somebody else could connect.
-func (s *Server) listen(dir, name string, mode os.FileMode, gid int, readOnly bool) error {
+func (s *Server) listen(dir string, mode os.FileMode, gid int, readOnly bool) error {
+	dir, name := place(dir, readOnly)
 	fail := func(err error) error { return fmt.Errorf("listen on %s/%s: %w", dir, name, err) }
 	fresh, release, err := short(dir, fmt.Sprintf(".%s.%d", name, os.Getpid()))
 	if err != nil {
@@ -92,7 +94,7 @@ func (s *Server) listen(dir, name string, mode os.FileMode, gid int, readOnly bo
 		_ = os.Remove(fresh)
 		return fail(err)
 	}
-	s.sockets = append(s.sockets, socket{l, name, dir})
+	s.sockets = append(s.sockets, socket{l, dir, name})
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -103,12 +105,37 @@ func (s *Server) listen(dir, name string, mode os.FileMode, gid int, readOnly bo
 
 // Close stops listening, ends every connection and waits for it. Idempotent.
 func (s *Server) Close() error {
+	err := s.unlisten()
 	s.cancel()
+	s.wg.Wait()
+	return err
+}
+
+// Drain is Close that first lets those who have been served read their answers.
+func (s *Server) Drain(within time.Duration) error {
+	err := s.unlisten()
+	served := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(served)
+	}()
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-served:
+	case <-t.C:
+	}
+	s.cancel()
+	<-served
+	return err
+}
+
+func (s *Server) unlisten() error {
 	var errs []error
 	sockets := s.sockets
 	s.sockets = nil
 	for _, k := range sockets {
-		if path, release, err := short(k.dir, k.path); err == nil {
+		if path, release, err := short(k.dir, k.name); err == nil {
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)
 			}
@@ -116,7 +143,6 @@ func (s *Server) Close() error {
 		}
 		errs = append(errs, k.listener.Close())
 	}
-	s.wg.Wait()
 	return errors.Join(errs...)
 }
 
