@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -64,15 +65,18 @@ func (c *chunk) hashRange() {
 
 // source reads a file chunk by chunk.
 type source struct {
-	fd       int
-	size     int64
-	off      int64
-	index    int
-	sparse   bool
-	direct   bool // fd is O_DIRECT: lengths are rounded up to a page
-	ended    bool // the file was shorter than size
-	cursor   holeCursor
-	throttle *Throttle
+	fd     int
+	size   int64
+	off    int64
+	index  int
+	sparse bool
+	direct bool // fd is O_DIRECT: lengths are rounded up to a page
+	ended  bool // the file was shorter than size
+	cursor holeCursor
+	// unwritten are the stretches, in order, that the disk does not hold yet;
+	// those that end before off are dropped.
+	unwritten []run
+	throttle  *Throttle
 }
 
 func (s *source) more() bool { return !s.ended && s.off < s.size }
@@ -156,7 +160,7 @@ func (s *source) fillSparse(ctx context.Context, c *chunk) error {
 			return sourceError("read", pos+int64(n), err)
 		}
 		if n > 0 {
-			c.runs = append(c.runs, run{off: pos, n: int64(n)})
+			s.addData(c, run{off: pos, n: int64(n)})
 			c.read += int64(n)
 			pos += int64(n)
 		}
@@ -198,4 +202,54 @@ func (h *holeCursor) seek(fd int, off, size int64) error {
 	}
 	h.start, h.end = start, min(end, size)
 	return nil
+}
+
+// loadUnwritten maps the stretches that are preallocated only.
+func (s *source) loadUnwritten(ctx context.Context, o *CopyOptions) error {
+	if !o.Prealloc || !o.Sparse {
+		return nil
+	}
+	err := Extents(ctx, s.fd, func(e Extent) error {
+		if e.Flags&ExtentUnwritten != 0 && e.Off < s.size {
+			s.unwritten = append(s.unwritten, run{off: e.Off, n: min(e.Len, s.size-e.Off)})
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return sourceError("map extents", -1, err)
+	}
+	return err
+}
+
+// addData adds a stretch that was read, less what is unwritten on the disk and
+// zeros in memory: that is a hole which somebody looked into.
+func (s *source) addData(c *chunk, d run) {
+	for end := d.off + d.n; d.off < end; {
+		for len(s.unwritten) > 0 && s.unwritten[0].off+s.unwritten[0].n <= d.off {
+			s.unwritten = s.unwritten[1:]
+		}
+		next := run{off: d.off, n: end - d.off}
+		if len(s.unwritten) > 0 && s.unwritten[0].off < end {
+			if u := s.unwritten[0]; u.off > d.off {
+				next.n = u.off - d.off
+			} else {
+				next.n = min(u.off+u.n, end) - d.off
+				at := next.off - c.off
+				next.hole = allZero(c.buf[at : at+next.n])
+			}
+		}
+		c.runs = append(c.runs, next)
+		d.off += next.n
+	}
+}
+
+func allZero(p []byte) bool {
+	for len(p) > 0 {
+		n := min(len(p), len(zeros))
+		if !bytes.Equal(p[:n], zeros[:n]) {
+			return false
+		}
+		p = p[n:]
+	}
+	return true
 }

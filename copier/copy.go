@@ -27,6 +27,10 @@ type CopyOptions struct {
 	// file shows holes over real data), and worth it only where Attr.Sparse.
 	// Without it every byte is read and every byte written, zeros included.
 	Sparse bool
+	// Prealloc makes holes of what the source's disk holds as unwritten and what
+	// reads as zeros, for Preallocate to fill: once such a stretch was read, the
+	// kernel reports it as data. Only together with Sparse.
+	Prealloc bool
 	// Fresh says that the target is a new, empty file: no stat, no truncation.
 	Fresh bool
 	// Ranges are the digests of what the target holds now. Ranges that digest
@@ -118,6 +122,9 @@ func copySmall(ctx context.Context, src, dst int, size, old int64, o *CopyOption
 func copySerial(ctx context.Context, src, dst int, size, old int64, o *CopyOptions) (CopyResult, error) {
 	b := o.Buffers
 	in := source{fd: src, size: size, sparse: o.Sparse, throttle: o.Throttle}
+	if err := in.loadUnwritten(ctx, o); err != nil {
+		return CopyResult{}, err
+	}
 	out := sink{fd: dst, old: old}
 	c := chunk{buf: b.Data(), runs: b.runs[:0]}
 	h := b.hash()

@@ -88,6 +88,9 @@ func stream(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged b
 
 func copyPiped(ctx context.Context, src, dst int, size, old int64, o *CopyOptions) (CopyResult, error) {
 	in := &source{fd: src, size: size, sparse: o.Sparse, throttle: o.Throttle}
+	if err := in.loadUnwritten(ctx, o); err != nil {
+		return CopyResult{}, err
+	}
 	out := &sink{fd: dst, old: old, ranges: o.Ranges}
 	if o.WriteBehind {
 		out.behind = &writeBehind{}

@@ -28,7 +28,7 @@ const (
 	heardAt      = 0.10                    // share of the time that others waited
 	floorRate    = 8 << 20                 // bytes/s below which it never goes: a copy must end
 	firstRate    = 256 << 20               // bytes/s assumed before any was measured
-	rateStep     = 16 << 20                // bytes/s regained per silent listening
+	rateStep     = 16 << 20                // bytes/s regained per silent listening, at least
 	opCost       = 16 << 10                // bytes that an operation counts for beside its own
 )
 
@@ -157,9 +157,9 @@ func (t *Throttle) listenOnce(ctx context.Context) (float64, error) {
 	return min(1, float64(after-before)/float64(took)), nil
 }
 
-// adjust is additive increase, multiplicative decrease; rate is what was moved
-// per second since the last listening. Above twice of what the copy reaches
-// anyway, the limit is lifted.
+// adjust halves the limit when others were heard, and lets it grow by a little
+// when not; rate is what was moved per second since the last listening. Above
+// twice of what the copy reaches anyway, the limit is lifted.
 func (t *Throttle) adjust(rate float64) {
 	s := &t.share
 	if t.heard > heardAt {
@@ -177,7 +177,7 @@ func (t *Throttle) adjust(rate float64) {
 		t.every = min(t.every+listenOften, listenSeldom)
 		return
 	}
-	if s.rate += rateStep; s.rate > max(2*rate, firstRate) {
+	if s.rate += max(rateStep, s.rate/8); s.rate > max(2*rate, firstRate) {
 		s.rate, s.debt = 0, 0
 	}
 }
