@@ -17,8 +17,8 @@ type TreeStats struct {
 	SymlinkBytes                    int64 // sum of target lengths
 	LongSymlinks                    int64 // targets over 59 bytes
 
-	// By size class: class 0 holds empty files, class k sizes in (2^(k-1), 2^k]
-	// for k ≥ 1 (a size of 1 is in class 1).
+	// By size class: class 0 holds empty files, class 1 those of one byte, class k
+	// sizes in (2^(k-2), 2^(k-1)].
 	SizeHistogram [48]int64 // files
 	SizeBytes     [48]int64 // what their data takes before rounding: size, less holes
 	PreallocBytes int64     // storage far beyond the data: preallocated
@@ -192,21 +192,31 @@ func (s *TreeStats) DirClasses() []DirClass {
 	return out
 }
 
-// FileBlocks is the storage of all file data in blocks of bs bytes. Within a
-// class the sizes are taken as evenly spread, so that a file that is larger than
-// a block wastes half of one.
-func (s *TreeStats) FileBlocks(bs int64) int64 {
-	var blocks int64
+// ClassMax is the largest size in a class.
+func ClassMax(class int) int64 {
+	if class <= 0 {
+		return 0
+	}
+	return 1 << (class - 1)
+}
+
+// FileBlocks is the storage of all file data in blocks of bs bytes, but for
+// files of up to inline bytes. Sizes up to two blocks are known exactly by their
+// class; a larger file wastes half a block on average.
+func (s *TreeStats) FileBlocks(bs, inline int64) int64 {
+	blocks := (s.PreallocBytes + bs - 1) / bs
 	for i, n := range s.SizeHistogram {
-		switch {
-		case n == 0 || i == 0:
-		case int64(1)<<(i-1) <= bs:
+		switch top := ClassMax(i); {
+		case n == 0 || top <= inline:
+		case top <= bs:
 			blocks += n
+		case top <= 2*bs:
+			blocks += 2 * n
 		default:
 			blocks += (s.SizeBytes[i] + n*bs/2) / bs
 		}
 	}
-	return blocks + (s.PreallocBytes+bs-1)/bs
+	return blocks
 }
 
 // Estimate is what a tree takes in a format.

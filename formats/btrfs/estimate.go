@@ -7,9 +7,15 @@ import (
 // inlineMax is the largest file that lies in its inode's leaf (max_inline's default).
 const inlineMax = 2048
 
-// fill is how full leaves are on average, in percent, after a tree was filled in
-// no particular order.
-const fill = 66
+// How full leaves are on average, in percent: inodes come in order and fill
+// theirs, hashes of names do not, and inline data leaves room that nothing fits.
+const (
+	fillItems  = 88
+	fillInline = 70
+)
+
+// minReserve is what every volume keeps for its own last changes.
+const minReserve = 11 << 19
 
 // Estimate models the items of all trees, the copies of metadata, whole blocks of data.
 func (format) Estimate(t formats.TreeStats, opts map[string]string, deviceBytes int64) (formats.Estimate, error) {
@@ -24,39 +30,49 @@ func (format) Estimate(t formats.TreeStats, opts map[string]string, deviceBytes 
 	// Each attribute an item.
 	meta += t.XattrObjects*(itemSize+dirItemSize) + t.XattrBytes
 	meta += t.Symlinks*(itemSize+inlineHead) + t.SymlinkBytes
-	data := int64(0)
+	extents, small := int64(0), int64(0)
 	for i, n := range t.SizeHistogram {
-		switch {
-		case n == 0 || i == 0:
-		case int64(1)<<(i-1) < inlineMax:
-			meta += n*(itemSize+inlineHead) + t.SizeBytes[i]
+		switch top := formats.ClassMax(i); {
+		case n == 0 || top == 0:
+		case top <= inlineMax:
+			small += n*(itemSize+inlineHead) + t.SizeBytes[i]
 		default:
-			blocks := n
-			if int64(1)<<(i-1) >= bs {
-				blocks = (t.SizeBytes[i] + n*bs/2) / bs
-			}
-			data += blocks * bs
-			// An extent of 128 MiB at most: an item in the file's tree and one among
-			// the extents; a checksum of 4 bytes and more a block.
-			extents := n * (1 + t.SizeBytes[i]/n>>27)
-			meta += extents*(2*itemSize+53+53) + blocks*o.csumSize()
+			extents += n + t.SizeBytes[i]>>27 // of 128 MiB at most
 		}
 	}
-	data += t.PreallocBytes
-	nodes := meta*100/fill/(node-headerSize) + 1
-	copies := func(v string) int64 {
-		if v == "dup" {
-			return 2
-		}
-		return 1
+	blocks := t.FileBlocks(bs, inlineMax)
+	// An extent is an item in the file's tree and one among the extents; each
+	// block has a checksum.
+	mapping := extents*(itemSize+53) + blocks*o.csumSize()
+	meta += mapping + extents*(itemSize+53)
+	nodes := (meta*100/fillItems+small*100/fillInline)/(node-headerSize) + 1
+	copies := int64(1)
+	if o.v["metadata"] == "dup" {
+		copies = 2
 	}
-	total := nodes*node*copies(o.v["metadata"]) + data*copies(o.v["data"])
+	total := nodes*node*copies + blocks*bs
+	if o.v["data"] == "dup" {
+		total += blocks * bs
+	}
 	e := formats.Estimate{Bytes: total, Inodes: t.Objects(), MarginBytes: formats.Margin(total)}
-	// An empty one has a dozen nodes; the system groups and the global reserve
-	// cannot be used by files; metadata comes in groups that fill up one by one.
-	e.OverheadBytes = 16 << 20 * copies(o.v["metadata"])
-	e.UsedBytes = total + 16*node*copies(o.v["metadata"])
+	// An empty volume has a dozen nodes and the reserve; statfs calls both used.
+	reserve := max(minReserve, mapping) + 9*node*copies
+	e.UsedBytes = total + reserve
+	e.OverheadBytes = reserve + copies*metaGroup(deviceBytes)
+	if o.on("mixed") {
+		e.OverheadBytes = reserve
+	}
 	return e, nil
+}
+
+// metaGroup is the size of a group of metadata: one is never full, and its rest
+// is no place for data.
+func metaGroup(device int64) int64 {
+	group := int64(256 << 20)
+	if device > 50<<30 {
+		group = 1 << 30
+	}
+	return min(group, device/20)
 }
 
 func (o options) csumSize() int64 {

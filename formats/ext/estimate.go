@@ -9,7 +9,7 @@ import (
 // dirFill is how full hashed directory blocks are on average, in percent: names
 // arrive in an order that has nothing to do with their hash here, and a full
 // block splits in half.
-const dirFill = 72
+const dirFill = 70
 
 // Estimate models the layout: whole blocks of data, what maps them, directory
 // blocks, attribute blocks; and of the empty file system the inode tables,
@@ -28,10 +28,8 @@ func (f *format) Estimate(t formats.TreeStats, opts map[string]string, deviceByt
 	if inodes == 0 {
 		inodes = deviceBytes / o.int("bytes_per_inode")
 	}
-	blocks := t.FileBlocks(l.blockSize) + l.mapBlocks(&t) + l.dirBlocks(&t) + l.xattrBlocks(&t)
-	if l.blockSize <= 1<<62/max(blocks, 1) {
-		blocks *= l.blockSize
-	}
+	blocks := t.FileBlocks(l.blockSize, 0) + l.mapBlocks(&t) + l.dirBlocks(&t) + l.xattrBlocks(&t)
+	blocks *= l.blockSize
 	e := formats.Estimate{
 		Bytes: blocks, Inodes: t.Objects(), InodesMax: inodes,
 		OverheadBytes: o.overhead(deviceBytes, inodes), MarginBytes: formats.Margin(blocks),
@@ -76,7 +74,8 @@ func (l layout) dirBlocks(t *formats.TreeStats) int64 {
 		case per <= l.blockSize*9/10:
 			n += count
 		case l.dirIndex:
-			n += count + (bytes*100/dirFill+count*l.blockSize/2)/l.blockSize
+			leaves := (bytes*100/dirFill + count*l.blockSize/2) / l.blockSize
+			n += count + leaves + leaves*8*3/2/l.blockSize // the index: 8 bytes a leaf
 		default:
 			n += (bytes + count*l.blockSize/2) / l.blockSize
 		}

@@ -191,3 +191,14 @@ func Run(t testing.TB, argv ...string) string {
 	}
 	return string(out)
 }
+
+// Open opens a file for reading, for the time of the test.
+func Open(t testing.TB, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}

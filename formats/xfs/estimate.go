@@ -15,19 +15,16 @@ func (format) Estimate(t formats.TreeStats, opts map[string]string, deviceBytes 
 	if o.on("crc") {
 		room = is - 176
 	}
-	blocks := t.FileBlocks(bs) + extentBlocks(&t, bs, room)
+	blocks := t.FileBlocks(bs, 0) + extentBlocks(&t, bs, room)
 	blocks += dirBlocks(&t, bs, room) + attrBlocks(&t, room)
 	blocks += longLinks(&t, room)
 	// Inodes come in chunks of 64, and one chunk is begun at a time in each group
 	// that directories were spread over.
 	chunks := (t.Objects() + 63) / 64
 	blocks += (chunks*64*is + bs - 1) / bs
-	// The inode indexes take 16 bytes a chunk each, the free space index and the
-	// reverse map 12 and 24 bytes an extent, at about two thirds full.
-	blocks += chunks * 16 * 3 / (bs - 56)
-	if o.on("rmapbt") {
-		blocks += (t.Files + 2*t.Dirs) * 24 * 3 / 2 / (bs - 56)
-	}
+	// The inode index takes 16 bytes a chunk, at two thirds full. Other indexes
+	// grow into what is reserved for them.
+	blocks += chunks * 16 * 3 / 2 / (bs - 56)
 	e := formats.Estimate{Bytes: blocks * bs, Inodes: t.Objects(), MarginBytes: formats.Margin(blocks * bs)}
 	log, reserve := o.logBytes(deviceBytes), o.reserved(deviceBytes)
 	e.OverheadBytes = log + reserve
@@ -102,8 +99,53 @@ func (o options) logBytes(device int64) int64 {
 	return min(max(device/2048, 64<<20), 2<<30)
 }
 
-// reserved is what an empty file system counts as used: headers of the groups,
-// the blocks that indexes may need (1/… of each group), the first inodes.
+// reserved is what an empty file system counts as used: the pool for changes that
+// must not fail (a twentieth, 8192 blocks at most), and in each group what its
+// indexes may grow to (xfs_fs_reserve_ag_blocks), its headers and first chunk.
 func (o options) reserved(device int64) int64 {
-	return device/200 + 4<<20
+	bs := o.int("block_size")
+	blocks := device / bs
+	ags := o.int("agcount")
+	if ags == 0 {
+		ags = 4
+		if device >= 4<<40 {
+			ags = (device + 1<<40 - 1) >> 40
+		}
+	}
+	agBlocks := blocks / ags
+	n := min(blocks/20, 8192)
+	for ag := range ags {
+		room := agBlocks
+		if ag == ags/2 { // the log's group
+			room -= min(o.logBytes(device)/bs, room)
+		}
+		n += 12 + o.indexes(room, bs)
+	}
+	return n * bs
+}
+
+// indexes is the most blocks that the indexes of a group will ever take.
+func (o options) indexes(agBlocks, bs int64) int64 {
+	n := int64(0)
+	half := func(record int64) int64 { return max((bs-56)/record/2, 2) }
+	if o.on("finobt") {
+		n += btreeBlocks(agBlocks*(bs/o.int("inode_size"))/64, half(16), half(8))
+	}
+	if o.on("reflink") {
+		n += btreeBlocks(agBlocks, half(12), half(8))
+	}
+	if o.on("rmapbt") {
+		n += max(agBlocks/100, btreeBlocks(agBlocks, half(24), half(44)))
+	}
+	return n
+}
+
+// btreeBlocks is xfs_btree_calc_size: all levels of a tree with half-full blocks.
+func btreeBlocks(records, leaf, node int64) int64 {
+	n := int64(0)
+	for per := leaf; records > 1; per = node {
+		records = (records + per - 1) / per
+		n += records
+	}
+	return n
 }
