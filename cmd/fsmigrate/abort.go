@@ -1,0 +1,16 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+func newAbort(a *app) *cobra.Command {
+	return a.request(migrate.AskAbort, spec{
+		short: "Give up before the cutover",
+		long: `The source was the truth and stays it; the spare is released. From Hold this is the
+end of a rehearsal. After the cutover it is refused: use "fsmigrate rollback".`,
+		exits: exits{0: "it is aborted", 1: "", 2: "", 3: "after the cutover, or no engine runs", 7: ""},
+	})
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fsmigrate/fsmigrate/migrate"
+	"github.com/fsmigrate/fsmigrate/statedir"
+	"github.com/fsmigrate/fsmigrate/status"
+)
+
+func newList(a *app) *cobra.Command {
+	return a.command(spec{
+		use:     "list",
+		short:   "List the migrations",
+		example: "  fsmigrate list",
+		exits:   exits{0: "", 1: "", 2: "", 3: "the truth of one of them cannot be read"},
+		args:    cobra.NoArgs,
+		run: func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			list, err := a.all(ctx)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) { status.Table(w, list, time.Now()) })
+		},
+	})
+}
+
+// all is the status of every migration.
+func (a *app) all(ctx context.Context) ([]migrate.Status, error) {
+	ids, err := statedir.List(a.State)
+	if err != nil {
+		return nil, err
+	}
+	list := []migrate.Status{}
+	for _, id := range ids {
+		s, err := a.statusOf(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/fsmigrate/fsmigrate/control/host"
+	"github.com/fsmigrate/fsmigrate/migrate"
+	"github.com/fsmigrate/fsmigrate/service"
+	"github.com/fsmigrate/fsmigrate/service/watchdog"
+	"github.com/fsmigrate/fsmigrate/statedir"
+	"github.com/fsmigrate/fsmigrate/status"
+)
+
+// supervise makes this process the engine of the migration in dir, until it ends or
+// is told to stop.
+func (a *app) supervise(ctx context.Context, dir *statedir.Dir) error {
+	ctx, release := untilSignal(ctx)
+	defer release()
+	if err := dir.Lock(); err != nil {
+		return err
+	}
+	defer dir.Unlock()
+	extras, err := host.LoadExtras(dir.Path())
+	if err != nil {
+		return err
+	}
+	display := status.NewDisplay(a.out, a.JSON, terminal(a.out))
+	h := host.New(host.Options{Dir: dir.Path(), Display: display, Extras: extras, Advise: a.advise})
+	engine, err := a.engine(ctx, dir, h)
+	if err != nil {
+		display.Close()
+		return err
+	}
+	outcome, err := h.Run(ctx, engine)
+	display.Close()
+	a.tidy(dir, outcome)
+	return err
+}
+
+// engine makes the engine with what acts for it: hooks and the watchdog.
+func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host) (host.Engine, error) {
+	plan := dir.Plan()
+	r := engineRequest{Dir: dir, Fstab: a.Fstab, Events: h.Events()}
+	if plan.Service.Configured() || plan.Service.Health != "" {
+		r.Service = service.New(plan.Service, dir.Path())
+	}
+	r.Watchdog = &watchdog.Client{
+		Dir:     dir.Path(),
+		Command: func(seq int, deadline time.Duration) *exec.Cmd { return a.watchdogCommand(dir, seq, deadline) },
+		Lost: func(err error) {
+			h.Warn("the cutover's watchdog ended before it was disarmed", err.Error(), "the engine goes on under its own deadline")
+		},
+	}
+	return a.wire.engine(ctx, r)
+}
+
+// self is this program, also when its file was replaced since it was started.
+func (a *app) self(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = "fsmigrate"
+	return cmd
+}
+
+func (a *app) watchdogCommand(dir *statedir.Dir, seq int, deadline time.Duration) *exec.Cmd {
+	cmd := a.self("watchdog", "--state", a.State, "--fstab", a.Fstab,
+		"--seq", strconv.Itoa(seq), "--deadline", deadline.String(), dir.ID())
+	// What it says goes where the hooks' output goes: its parent may be gone.
+	log, err := os.OpenFile(dir.Path()+"/watchdog.log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err == nil {
+		cmd.Stdout, cmd.Stderr = log, log
+	}
+	return cmd
+}
+
+// advise says at the phases where a person decides what there is to decide.
+func (a *app) advise(s migrate.Status) []string {
+	switch s.Phase {
+	case migrate.Hold:
+		return []string{
+			"In step and proven equal; the " + string(s.Truth) + " is the truth. This process follows the changes, so leave it running.",
+			"  next, from another terminal: fsmigrate cutover " + s.ID + "   (policy: " + s.Policy + ")",
+			"  give up: fsmigrate abort " + s.ID + "   stop resumably: Ctrl-C",
+		}
+	case migrate.Reverse:
+		return []string{
+			"The new volume is in use.",
+			"  when you trust it: fsmigrate finalize " + s.ID,
+			"  go back: fsmigrate rollback " + s.ID + "   stop resumably: Ctrl-C",
+		}
+	}
+	return nil
+}
+
+// tidy takes away what nothing needs any more.
+func (a *app) tidy(dir *statedir.Dir, o migrate.Outcome) {
+	if o.Phase.Ended() && os.Getenv("INVOCATION_ID") != "" && service.Systemd() {
+		_ = exec.Command("systemctl", "disable", "--", unitOf(dir.ID())).Run() // the unit ends at once if it is started again
+	}
+}
+
+// untilSignal ends ctx at the first SIGINT, SIGTERM or SIGHUP, with the signal as
+// cause. SIGPIPE is only taken note of: a reader of our output that leaves must not
+// end a migration. (It is caught and not ignored, because hooks would inherit that.)
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c, pipe := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case s := <-c:
+			cancel(errSignal{s})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+		signal.Stop(c)
+		signal.Stop(pipe)
+	}
+}
+
+// errSignal is the cause of a context that a signal ended.
+type errSignal struct{ os.Signal }
+
+func (s errSignal) Error() string { return "told to stop by signal: " + s.Signal.String() }
+
+// Is makes a signal an ordinary end of a context.
+func (s errSignal) Is(target error) bool { return errors.Is(context.Canceled, target) }
+
+func unitOf(id string) string { return fmt.Sprintf("fsmigrate@%s.service", id) }

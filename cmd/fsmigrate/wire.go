@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fsmigrate/fsmigrate/control/host"
+	_ "github.com/fsmigrate/fsmigrate/formats/btrfs"
+	_ "github.com/fsmigrate/fsmigrate/formats/ext"
+	_ "github.com/fsmigrate/fsmigrate/formats/xfs"
+	"github.com/fsmigrate/fsmigrate/migrate"
+	"github.com/fsmigrate/fsmigrate/statedir"
+	"github.com/fsmigrate/fsmigrate/status"
+)
+
+// wiring is where the commands meet the packages that look at volumes and move them.
+// Tests put fakes here.
+type wiring struct {
+	// makePlan looks at both sides and changes nothing.
+	makePlan func(ctx context.Context, r planRequest) (migrate.Plan, error)
+	// checks makes the preflight checks of a plan, drift included. It changes nothing.
+	checks func(ctx context.Context, r checkRequest) ([]migrate.Check, status.Forecast, error)
+	// engine opens the subject of a migration and makes the engine that drives it.
+	engine func(ctx context.Context, r engineRequest) (host.Engine, error)
+	// settle makes truth the volume in place, writable. The watchdog calls it in its own
+	// process, with nothing open; it takes the settle lock itself.
+	settle func(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error
+	// mount is mount.fsmigrate: it mounts the truth of a migration, or nothing.
+	mount func(ctx context.Context, r mountRequest) error
+	// survey looks at mounted volumes: all, or those that paths are on.
+	survey func(ctx context.Context, paths []string) ([]status.Volume, error)
+	// verify compares two trees and reports each difference.
+	verify func(ctx context.Context, a, b string, report func(status.Difference)) (status.Comparison, error)
+	// demo shows a whole migration on volumes of its own.
+	demo func(ctx context.Context, o DemoOptions, say func(line string)) (status.Demo, error)
+}
+
+// planRequest is what planning needs; Set puts policy, service and waivers into the plan.
+type planRequest struct {
+	ID, Source, To, Spare, Fstab string
+	Wipe                         bool
+	Set                          func(*migrate.Plan)
+}
+
+// checkRequest is what the checks need. Others are the migrations that have not ended,
+// by the path of the device they change.
+type checkRequest struct {
+	Plan   migrate.Plan
+	State  string
+	Others map[string]string
+}
+
+// engineRequest is what an engine is made of. The subject and the boot id are the wire's.
+type engineRequest struct {
+	Dir      *statedir.Dir // locked
+	Fstab    string
+	Service  migrate.Service // nil: the plan has none
+	Watchdog migrate.Watchdog
+	Events   migrate.Events
+}
+
+// mountRequest is the command line of a mount(8) helper, read.
+type mountRequest struct {
+	State   string // where migrations keep their state
+	ID, Dir string
+	Options []string // without those that are fsmigrate's own
+	Fake    bool     // -f: do everything but mounting
+	Sloppy  bool     // -s: unknown options are no error
+	Verbose bool
+}
+
+// realWiring is the wiring of the shipped command.
+func realWiring() wiring {
+	return wiring{
+		makePlan: func(context.Context, planRequest) (migrate.Plan, error) { return migrate.Plan{}, notWired("planning") },
+		checks: func(context.Context, checkRequest) ([]migrate.Check, status.Forecast, error) {
+			return nil, status.Forecast{}, notWired("checking")
+		},
+		engine: func(context.Context, engineRequest) (host.Engine, error) { return nil, notWired("running") },
+		settle: func(context.Context, *statedir.Dir, migrate.Side) error { return notWired("settling") },
+		mount:  func(context.Context, mountRequest) error { return notWired("mounting") },
+		survey: func(context.Context, []string) ([]status.Volume, error) { return nil, notWired("surveying") },
+		verify: func(context.Context, string, string, func(status.Difference)) (status.Comparison, error) {
+			return status.Comparison{}, notWired("verifying")
+		},
+		demo: func(context.Context, DemoOptions, func(string)) (status.Demo, error) {
+			return status.Demo{}, notWired("the demo")
+		},
+	}
+}
+
+// notWired is the answer of a build that lacks a part.
+func notWired(what string) error {
+	return &migrate.Problem{Kind: migrate.Failed, What: what + " is not part of this build", Why: fmt.Errorf("built %s", buildTime())}
+}
+
+func buildTime() string {
+	if _, at := revision(); !at.IsZero() {
+		return at.Format(time.RFC3339)
+	}
+	return "from an unknown revision"
+}
