@@ -124,7 +124,7 @@ func (s *fakeSubject) compare(kind string) Proof {
 		case !differ[key]:
 			s.w.verified[key] = true
 			p.Verified++
-		case s.w.dirty[key]:
+		case s.w.dirty[key] && !s.w.stick[key]:
 			p.Verified++ // changed since: the next pass has it
 		default:
 			p.Different++

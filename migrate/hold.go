@@ -55,7 +55,7 @@ func (m *Migration) hold(ctx context.Context) (move, error) {
 			}
 		case over >= 3:
 			return move{CatchUp, fmt.Sprintf("predicted pause %v is over the budget", m.backlog.PredictedPause.Round(time.Millisecond))}, nil
-		case m.backlog.Units == 0 && m.backlog.Unverified > 0 && !now.Before(m.reverify):
+		case (m.different != nil || m.backlog.Unverified > m.backlog.Units) && !now.Before(m.reverify):
 			m.reverify = now.Add(time.Minute)
 			return move{Verify, ""}, nil
 		}

@@ -168,6 +168,7 @@ func TestLoops(t *testing.T) {
 	for _, sc := range scripts {
 		for _, mode := range modes {
 			t.Run(sc.name+"/"+mode.name, func(t *testing.T) {
+				t.Parallel()
 				if mode.mode == "" {
 					sc.play(t, 1, fault{"none", -1}, nil)
 					return
@@ -187,37 +188,30 @@ func TestLoops(t *testing.T) {
 	}
 }
 
-// TestDoubleFaults dies at k and again a little later, in the recovery.
+// TestDoubleFaults dies at k and again a few operations later, in the recovery, with
+// and without the watchdog and the boot in between.
 func TestDoubleFaults(t *testing.T) {
 	for _, sc := range scripts {
 		t.Run(sc.name, func(t *testing.T) {
-			for gap := 1; gap <= 12; gap++ {
+			t.Parallel()
+			for gap := range 12 {
+				deaths := 0
 				again := func(w *world) {
-					if w.fault.mode == "die" && w.fired && w.fault.at < 1<<20 {
-						w.fault.at = w.ops + gap
-						w.fired = true
-						if gap%2 == 0 {
-							w.watchdog("engine died")
-						}
-						if gap%3 == 0 {
-							w.boot()
-						}
-						w.fault.mode = "die"
-						gapOnce(w)
+					if deaths++; deaths > 1 {
+						return
+					}
+					w.fault.at = w.ops + gap
+					switch gap % 3 {
+					case 1:
+						w.watchdog("engine died")
+					case 2:
+						w.boot()
 					}
 				}
-				for k := 0; sc.play(t, uint64(gap), fault{"die", k}, again); k += 3 {
+				for k := gap % 4; sc.play(t, uint64(gap), fault{"die", k}, again); k += 4 {
+					deaths = 0
 				}
 			}
 		})
-	}
-}
-
-// gapOnce lets the second death be the last.
-func gapOnce(w *world) {
-	w.onOp = func(string) {
-		if w.ops-1 >= w.fault.at {
-			w.onOp = nil
-		}
 	}
 }

@@ -132,8 +132,10 @@ func (m *Migration) run(ctx context.Context) error {
 		return m.leave(ctx, err)
 	}
 	for !m.state.Phase.Ended() {
-		if err := m.attend(ctx); err != nil {
-			return m.leave(ctx, err)
+		if !m.swapping() {
+			if err := m.attend(ctx); err != nil {
+				return m.leave(ctx, err)
+			}
 		}
 		next, err := m.step(ctx)
 		if errors.Is(err, errYield) {
@@ -147,6 +149,12 @@ func (m *Migration) run(ctx context.Context) error {
 		}
 	}
 	return m.verdictOfEnd()
+}
+
+// swapping says that a swap is next or under way: requests wait until it is decided,
+// and the swap itself sees the end of ctx and undoes what it began.
+func (m *Migration) swapping() bool {
+	return m.state.Phase == Cutover || m.state.Phase == Rollback && m.truth.Truth == Shadow
 }
 
 // step runs the phase that the migration is in and says what follows.

@@ -92,7 +92,10 @@ type Subject interface {
 
 	// Follow starts following the new truth after a cutover, towards the other
 	// side. It is called between SwapIn and the record, so that the first write
-	// after the release is already heard (no gap: I2).
+	// after the release is already heard (no gap: I2). Not called by a rollback. With a
+	// plan that keeps the old volume, or finalizes at cutover, it only marks: until the
+	// service is well on the new volume, its failure may mean going back, and then Pass
+	// and Drain bring its writes along.
 	Follow(ctx context.Context, to Side) error
 
 	// WayBack says whether the side that is not the truth can still become it.
