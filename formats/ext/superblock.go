@@ -17,8 +17,6 @@ const (
 
 	stateValid  = 1
 	stateErrors = 2
-
-	creatorHurd = 1
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -21,6 +21,7 @@ type Case struct {
 	Options map[string]string
 	Bytes   int64
 	Fstype  string // what mounts it; "": the format's name
+	Sealed  int64  // where a byte lies that the superblock's checksum covers; 0: it has none
 }
 
 // Suite proves that f keeps the contract of formats.Format.
@@ -135,7 +136,7 @@ func volume(t *testing.T, f formats.Format, c Case) {
 			t.Errorf("asked for %s=%s, the volume says %s", k, val, got)
 		}
 	}
-	damaged(t, v)
+	damaged(t, v, c.Sealed)
 	v.Mount(fstype, "")
 	limits(t, v, vol.Limits)
 	relabel(t, v)
@@ -151,7 +152,7 @@ func volume(t *testing.T, f formats.Format, c Case) {
 
 // damaged: a truncated volume and a flipped bit in a checked superblock are
 // errors, and not ErrNotThis: they are of this format and must not look blank.
-func damaged(t *testing.T, v *Volume) {
+func damaged(t *testing.T, v *Volume, sealed int64) {
 	f, err := os.Open(v.Image)
 	if err != nil {
 		t.Fatal(err)
@@ -163,6 +164,16 @@ func damaged(t *testing.T, v *Volume) {
 	}
 	if _, err := v.Format.Probe(bytes.NewReader(head), int64(len(head))); err == nil || errors.Is(err, formats.ErrNotThis) {
 		t.Errorf("truncated volume: %v", err)
+	}
+	if sealed > 0 {
+		head[sealed] ^= 0x04
+		if _, err := v.Format.Probe(bytes.NewReader(head), 0); err == nil || errors.Is(err, formats.ErrNotThis) {
+			t.Errorf("flipped bit at %d: %v", sealed, err)
+		}
+		head[sealed] ^= 0x04
+		if _, err := v.Format.Probe(bytes.NewReader(head), 0); err != nil {
+			t.Errorf("flipped back: %v", err)
+		}
 	}
 }
 

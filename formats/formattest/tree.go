@@ -130,3 +130,11 @@ func times(t testing.TB, dir string, l formats.Limits) {
 		}
 	}
 }
+
+// Touch makes an empty file named for i.
+func Touch(t testing.TB, dir string, i int) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("touched%d", i)), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

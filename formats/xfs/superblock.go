@@ -13,10 +13,6 @@ import (
 const (
 	magic = 0x58465342 // "XFSB"
 
-	versionAttr   = 0x0010
-	versionAlign  = 0x0080
-	versionMoreFt = 0x8000
-
 	features2Ftype = 0x0200
 	features2Proj  = 0x0080
 
