@@ -27,6 +27,7 @@ import (
 func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.fenced = ""
 	top, err := p.top(truth)
 	if err != nil {
 		return fmt.Errorf("fence the %s: %w", truth, err)
@@ -42,14 +43,12 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	if err := p.refuseOthers(truth); err != nil {
 		return err
 	}
-	refs, err := p.references(truth, dir)
-	if err != nil {
-		return fmt.Errorf("fence the %s: %w", truth, err)
-	}
-	if err := p.refuseDetached(truth, refs); err != nil {
+	if err := p.refuseDetached(truth, dir); err != nil {
 		return err
 	}
-	p.tellReaders(truth, refs)
+	if err := p.tellReaders(truth, dir); err != nil {
+		return err
+	}
 	if truth == migrate.Source {
 		if err := p.mark(ctx, markMaybe); err != nil {
 			return fmt.Errorf("mark the shadow: %w", err)
@@ -61,7 +60,7 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	if err := p.step("fence-sync"); err != nil {
 		return err
 	}
-	if err := syncVolume(dir); err != nil {
+	if err := blockdev.Syncfs(dir); err != nil {
 		return fmt.Errorf("sync the %s: %w", truth, err)
 	}
 	if err := p.step("fence-superblock"); err != nil {
@@ -75,10 +74,18 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 		return fmt.Errorf("make the superblock of the %s read-only: %w", truth, err)
 	}
 	p.fencedAt = at
+	defer func() {
+		if err == nil {
+			p.fenced = truth
+		}
+	}()
 	if err := p.step("fence-seal"); err != nil {
 		return err
 	}
 	if err := p.sealAll(truth, true); err != nil {
+		if errors.Is(err, errDied) {
+			return err
+		}
 		return errors.Join(err, p.unfence(truth))
 	}
 	if err := p.o.Audit("fenced", map[string]any{"truth": truth, "at": at}); err != nil {
@@ -87,10 +94,13 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	return nil
 }
 
+// errDied is how a test says that the process died at a step: nothing is undone then.
+var errDied = errors.New("died")
+
 // unfence takes a fence back after a later step of it failed.
 func (p *Place) unfence(truth migrate.Side) error {
 	p.fencedAt = time.Time{}
-	if err := p.reopen(truth); err != nil {
+	if err := errors.Join(p.reopen(truth), p.finishSettle(truth)); err != nil {
 		return fmt.Errorf("undo the fence: %w", err)
 	}
 	return nil
@@ -100,7 +110,7 @@ func (p *Place) unfence(truth migrate.Side) error {
 // errors since the place was opened: ext remounts itself read-only after one, and a
 // fence over that would hide what was lost.
 func (p *Place) healthy(truth migrate.Side, top *mountPoint) error {
-	if top.readOnly() || hasOption(top.VFSOptions, "ro") {
+	if top.ReadOnly() || blockdev.IsSuperReadOnly(top.Mount) {
 		return &migrate.Problem{
 			Kind: migrate.IsRefused,
 			What: fmt.Sprintf("the %s at %s is read-only before the fence", truth, p.o.Dir),
@@ -124,13 +134,8 @@ func (p *Place) healthy(truth migrate.Side, top *mountPoint) error {
 // errorCount is how many errors the kernel recorded on a side's file system.
 // XFS keeps no count: it shuts down instead, and then nothing can be written at all.
 func (p *Place) errorCount(s migrate.Side) (int64, error) {
-	if s == migrate.Shadow && p.o.Spare.File != "" {
-		if path, err := loopOf(p.o.Spare.File); err != nil || path == "" {
-			return 0, err
-		}
-	}
-	d, err := p.device(s)
-	if err != nil {
+	d, err := p.deviceIfThere(s)
+	if err != nil || d == nil {
 		return 0, err
 	}
 	name := fmt.Sprintf("/sys/dev/block/%d:%d", d.Major, d.Minor)
@@ -184,7 +189,6 @@ func (p *Place) refuseOthers(truth migrate.Side) error {
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	top, err := p.topOf(l, truth)
 	if err != nil {
 		return err
@@ -204,12 +208,7 @@ func (p *Place) refuseOthers(truth migrate.Side) error {
 }
 
 func (p *Place) mountHolder(m *mountPoint) migrate.Holder {
-	h := migrate.Holder{PID: m.ns.pid, Path: m.Mountpoint, Kind: "mount", Writes: !m.readOnly()}
-	if m.ns.own {
-		h.PID = 0
-	}
-	h.Command = m.ns.String()
-	return h
+	return migrate.Holder{PID: m.PID, Command: m.space(), Path: m.Point, Kind: "mount", Writes: !m.ReadOnly()}
 }
 
 // followers tells which mounts of other namespaces the kernel swaps together with
@@ -218,14 +217,17 @@ func (p *Place) mountHolder(m *mountPoint) migrate.Holder {
 // reach and that refuse writes.
 func followers(l *listing, top *mountPoint) func(*mountPoint) bool {
 	masters := map[string]string{} // peer group → the group it receives from
-	for _, m := range l.mounts {
-		if m.peer != "" && m.from != "" {
-			masters[m.peer] = m.from
+	for _, m := range l.all {
+		if g := group(m.Propagation, "shared:"); g != "" {
+			if from := group(m.Propagation, "master:"); from != "" {
+				masters[g] = from
+			}
 		}
 	}
+	ours := group(top.ground, "shared:")
 	receives := func(g string) bool {
 		for range len(masters) + 1 {
-			if g == top.peer {
+			if g == ours {
 				return true
 			}
 			if g = masters[g]; g == "" {
@@ -235,20 +237,21 @@ func followers(l *listing, top *mountPoint) func(*mountPoint) bool {
 		return false
 	}
 	return func(m *mountPoint) bool {
-		if m.ns.inode == top.ns.inode || m.Mountpoint != top.Mountpoint {
+		if m.own || m.NS == 0 || m.Point != top.Point {
 			return false
 		}
-		if top.peer != "" && (m.peer == top.peer || m.from != "" && receives(m.from)) {
-			return true
+		if m.coveredIn(l) {
+			return m.ReadOnly()
 		}
-		return m.readOnly() && m.coveredIn(l)
+		peer, from := group(m.ground, "shared:"), group(m.ground, "master:")
+		return ours != "" && (peer == ours || from != "" && receives(from))
 	}
 }
 
 // coveredIn reports whether another mount of the two volumes lies on m's root.
 func (m *mountPoint) coveredIn(l *listing) bool {
 	for _, c := range l.mounts {
-		if c.ns.inode == m.ns.inode && c.Parent == m.ID && c.Mountpoint == m.Mountpoint {
+		if c.NS == m.NS && c.Parent == m.ID && c.Point == m.Point {
 			return true
 		}
 	}
@@ -256,45 +259,23 @@ func (m *mountPoint) coveredIn(l *listing) bool {
 }
 
 // busyWriters says who kept the superblock from becoming read-only.
-func (p *Place) busyWriters(truth migrate.Side, dir int) error {
-	busy := &migrate.Busy{What: fmt.Sprintf("the %s at %s", truth, p.o.Dir)}
-	var st unix.Stat_t
-	if err := unix.Fstat(dir, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", p.o.Dir, err)
+func (p *Place) busyWriters(truth migrate.Side, root int) error {
+	dev, err := blockdev.MountDev(root)
+	if err != nil {
+		return err
 	}
-	holders, err := blockdev.FileHolders(st.Dev, p.o.Dir)
+	holders, err := blockdev.FileHolders(dev, p.o.Dir)
 	if err != nil {
 		return fmt.Errorf("find who writes to %s: %w", p.o.Dir, err)
 	}
+	busy := &migrate.Busy{What: fmt.Sprintf("the %s at %s", truth, p.o.Dir)}
 	for _, h := range holders {
 		if h.Writes || strings.HasSuffix(h.Path, " (deleted)") {
 			busy.Holders = append(busy.Holders, migrate.Holder(h))
 		}
 	}
-	busy.Holders = append(busy.Holders, p.kernelHolders()...)
-	if len(busy.Holders) == 0 {
-		busy.Holders = []migrate.Holder{{Command: "kernel", Path: p.o.Dir, Kind: "write", Writes: true}}
+	if len(busy.Holders) == 0 { // it let go before we looked
+		busy.Holders = []migrate.Holder{{Command: "unknown", Path: p.o.Dir, Kind: "write", Writes: true}}
 	}
 	return busy
-}
-
-// kernelHolders finds files on the volume that the kernel itself keeps open for
-// writing: backing files of loops and swap files.
-func (p *Place) kernelHolders() []migrate.Holder {
-	var out []migrate.Holder
-	under := func(path string) bool { return strings.HasPrefix(path, p.o.Dir+"/") }
-	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, b := range backing {
-		name, err := os.ReadFile(b)
-		if path := strings.TrimSpace(string(name)); err == nil && under(path) {
-			out = append(out, migrate.Holder{Command: "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(b))), Path: path, Kind: "loop", Writes: true})
-		}
-	}
-	swaps, _ := os.ReadFile("/proc/swaps")
-	for line := range strings.Lines(string(swaps)) {
-		if f := strings.Fields(line); len(f) > 0 && under(f[0]) {
-			out = append(out, migrate.Holder{Command: "swap", Path: f[0], Kind: "swap", Writes: true})
-		}
-	}
-	return out
 }

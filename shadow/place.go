@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fsmigrate/fsmigrate/blockdev"
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -22,12 +24,15 @@ import (
 type Place struct {
 	o PlaceOptions
 
-	mu       sync.Mutex
-	trees    map[migrate.Side]*privateTree
-	fencedAt time.Time
-	errors   map[migrate.Side]int64 // error counts when the place was opened
-	lower    int                    // the lower of two mounts at Dir, between SwapIn and Settle; 0: none held
-	readOnly bool                   // Boot with -o ro
+	mu         sync.Mutex
+	trees      map[migrate.Side]*privateTree
+	fenced     migrate.Side // sealed by this process and not settled since; "" when none
+	fencedAt   time.Time
+	writableAt time.Time
+	errors     map[migrate.Side]int64           // error counts when the place was opened
+	devices    map[migrate.Side]blockdev.Device // found, until they are another device
+	lower      int                              // the lower of two mounts at Dir, between SwapIn and Settle; 0: none held
+	readOnly   bool                             // Boot with -o ro
 
 	// Test knobs: a kernel without MOVE_MOUNT_BENEATH, and a hook called before
 	// each step that changes something (an error there is a crash).
@@ -64,7 +69,6 @@ type PlaceOptions struct {
 type privateTree struct {
 	tree  *blockdev.Tree
 	write bool
-	id    uint64 // unique mount id
 }
 
 // OpenPlace prepares a Place and touches neither volume.
@@ -91,7 +95,7 @@ func OpenPlace(o PlaceOptions) (*Place, error) {
 	if o.Warn == nil {
 		o.Warn = func(_, _, _ string) {}
 	}
-	p := &Place{o: o, trees: map[migrate.Side]*privateTree{}, errors: map[migrate.Side]int64{}}
+	p := &Place{o: o, trees: map[migrate.Side]*privateTree{}, errors: map[migrate.Side]int64{}, devices: map[migrate.Side]blockdev.Device{}}
 	p.step = func(string) error { return nil }
 	for _, s := range []migrate.Side{migrate.Source, migrate.Shadow} {
 		if n, err := p.errorCount(s); err == nil {
@@ -107,6 +111,14 @@ func (p *Place) FencedAt() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.fencedAt
+}
+
+// WritableAt is when Settle last made the truth writable at Dir: with FencedAt,
+// the pause.
+func (p *Place) WritableAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writableAt
 }
 
 // Close drops every descriptor. The detached mounts go with them; what is
@@ -134,8 +146,33 @@ func (p *Place) format(s migrate.Side) string {
 }
 
 // device finds the block device of a side by its stable ids. A file: spare is looped
-// when it is not yet.
+// when it is not yet. The search looks at every disk, so what it found is kept as
+// long as the device is the same.
 func (p *Place) device(s migrate.Side) (blockdev.Device, error) {
+	if d, ok := p.devices[s]; ok {
+		var st unix.Stat_t
+		if unix.Stat(d.Path, &st) == nil && st.Rdev == unix.Mkdev(d.Major, d.Minor) && p.stillLooped(s, d) {
+			return d, nil
+		}
+		delete(p.devices, s)
+	}
+	d, err := p.findDevice(s)
+	if err == nil {
+		p.devices[s] = d
+	}
+	return d, err
+}
+
+// stillLooped reports whether the spare's file is still behind its loop.
+func (p *Place) stillLooped(s migrate.Side, d blockdev.Device) bool {
+	if s != migrate.Shadow || p.o.Spare.File == "" {
+		return true
+	}
+	l, err := blockdev.LoopOf(p.o.Spare.File)
+	return err == nil && l != nil && l.Path == d.Path
+}
+
+func (p *Place) findDevice(s migrate.Side) (blockdev.Device, error) {
 	spec := p.o.Source
 	if s == migrate.Shadow {
 		if p.o.Spare.File != "" {
@@ -152,23 +189,32 @@ func (p *Place) device(s migrate.Side) (blockdev.Device, error) {
 
 // loopDevice finds the loop over the spare's file or makes one.
 func (p *Place) loopDevice() (blockdev.Device, error) {
-	file, err := filepath.EvalSymlinks(p.o.Spare.File)
+	l, err := blockdev.LoopOf(p.o.Spare.File)
 	if err != nil {
-		return blockdev.Device{}, fmt.Errorf("find spare file %s: %w", p.o.Spare.File, err)
+		return blockdev.Device{}, fmt.Errorf("find spare file: %w", err)
 	}
-	path, err := loopOf(file)
-	if err != nil {
-		return blockdev.Device{}, err
-	}
-	if path == "" {
-		l, err := blockdev.AttachLoop(file, blockdev.LoopOptions{DirectIO: true})
-		if err != nil {
-			return blockdev.Device{}, fmt.Errorf("attach loop to %s: %w", file, err)
+	if l == nil {
+		if l, err = blockdev.AttachLoop(p.o.Spare.File, blockdev.LoopOptions{DirectIO: true}); err != nil {
+			return blockdev.Device{}, err
 		}
-		path = l.Path
-		if err := p.o.Audit("loop-attached", map[string]any{"device": path, "file": file}); err != nil {
+		if err := p.o.Audit("loop-attached", map[string]any{"device": l.Path, "file": l.File}); err != nil {
 			return blockdev.Device{}, errors.Join(err, l.Detach())
 		}
 	}
-	return blockdev.Identify(path)
+	return blockdev.Identify(l.Path)
+}
+
+// deviceIfThere is device for who only looks: it attaches no loop. nil when there is none.
+func (p *Place) deviceIfThere(s migrate.Side) (*blockdev.Device, error) {
+	if s == migrate.Shadow && p.o.Spare.File != "" {
+		l, err := blockdev.LoopOf(p.o.Spare.File)
+		if err != nil || l == nil {
+			return nil, err
+		}
+	}
+	d, err := p.device(s)
+	if err != nil {
+		return nil, err
+	}
+	return &d, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -92,16 +91,15 @@ func (p *Place) openForWriting(side migrate.Side, t *privateTree) error {
 // notInPlace refuses to make a writable private mount of the side that
 // applications see: it would be one more writer to fence.
 func (p *Place) notInPlace(side migrate.Side) error {
-	l, err := p.list()
+	l, err := p.listOwn()
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	stack, err := p.stack(l)
 	if err != nil {
 		return err
 	}
-	if len(stack) > 0 && stack[len(stack)-1].side == side && !stack[len(stack)-1].readOnly() {
+	if len(stack) > 0 && stack[len(stack)-1].side == side && !stack[len(stack)-1].ReadOnly() {
 		return fmt.Errorf("open the %s for writing: it is the volume in place at %s", side, p.o.Dir)
 	}
 	return nil
@@ -144,11 +142,6 @@ func (p *Place) mountPrivate(side migrate.Side, write bool) (*privateTree, error
 	} else {
 		t.tree = tree
 	}
-	id, err := uniqueID(t.tree.Fd())
-	if err != nil {
-		return nil, errors.Join(err, t.tree.Close())
-	}
-	t.id = id
 	return t, p.o.Audit("private-mount", map[string]any{"side": side, "write": write})
 }
 
@@ -168,7 +161,6 @@ func (p *Place) mountedElsewhere(side migrate.Side) bool {
 	if err != nil {
 		return true
 	}
-	defer l.close()
 	return len(l.of(side)) > 0
 }
 
@@ -181,9 +173,8 @@ func (p *Place) cloneInPlace(side migrate.Side) (*blockdev.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone the mount at %s: %w", p.o.Dir, err)
 	}
-	attr := unix.MountAttr{Attr_set: hardened | unix.MOUNT_ATTR_RDONLY, Attr_clr: unix.MOUNT_ATTR__ATIME, Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(t.Fd(), "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return nil, errors.Join(fmt.Errorf("harden the clone of %s: %w", p.o.Dir, err), t.Close())
+	if err := t.SetAttrs(hardened|unix.MOUNT_ATTR_RDONLY, unix.MOUNT_ATTR__ATIME); err != nil {
+		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
@@ -307,7 +298,7 @@ func (p *Place) dropPrivate(side migrate.Side) error {
 	}
 	delete(p.trees, side)
 	if t.write {
-		if err := syncVolume(t.tree.Fd()); err != nil {
+		if err := blockdev.Syncfs(t.tree.Fd()); err != nil {
 			return errors.Join(fmt.Errorf("sync the %s: %w", side, err), t.tree.Close())
 		}
 	}
@@ -315,17 +306,6 @@ func (p *Place) dropPrivate(side migrate.Side) error {
 		return fmt.Errorf("unmount the private mount of the %s: %w", side, err)
 	}
 	return nil
-}
-
-// syncVolume writes out the file system whose root an O_PATH descriptor names;
-// the kernel syncs through a real one only.
-func syncVolume(root int) error {
-	dir, err := readable(root)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	return blockdev.Syncfs(dir)
 }
 
 // Release ends our use of a side: its private mount is unmounted, and unless it
@@ -340,29 +320,24 @@ func (p *Place) Release(ctx context.Context, side migrate.Side) error {
 	if top, err := p.top(side); err == nil && top != nil {
 		return nil
 	}
-	loop := side == migrate.Shadow && p.o.Spare.File != ""
-	var path string
-	if loop {
-		var err error
-		if path, err = loopOf(p.o.Spare.File); err != nil || path == "" {
-			return err
-		}
-	} else {
-		d, err := p.device(side)
-		if err != nil {
-			return err
-		}
-		path = d.Path
+	d, err := p.deviceIfThere(side)
+	if err != nil || d == nil {
+		return err
 	}
+	path := d.Path
 	if err := p.exclusive(ctx, side, path); err != nil {
 		return err
 	}
 	if err := p.dropLedger(side); err != nil {
 		return err
 	}
-	if loop {
-		if err := (&blockdev.Loop{Path: path, File: p.o.Spare.File}).Detach(); err != nil {
-			return fmt.Errorf("detach %s: %w", path, err)
+	if side == migrate.Shadow && p.o.Spare.File != "" {
+		if l, err := blockdev.LoopOf(p.o.Spare.File); err != nil {
+			return err
+		} else if l != nil {
+			if err := l.Detach(); err != nil {
+				return err
+			}
 		}
 	}
 	return p.o.Audit("released", map[string]any{"side": side, "device": path})
@@ -376,7 +351,7 @@ const unmountTime = 30 * time.Second
 func (p *Place) exclusive(ctx context.Context, side migrate.Side, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, unmountTime)
 	defer cancel()
-	if p.mountedElsewhere(side) || p.held(side, path) {
+	if p.mountedElsewhere(side) {
 		cancel() // nothing to wait for: one attempt
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -397,36 +372,16 @@ func (p *Place) exclusive(ctx context.Context, side migrate.Side, path string) e
 	}
 }
 
-// held reports whether another block device or swap lies on the device.
-func (p *Place) held(_ migrate.Side, path string) bool {
-	holders, err := filepath.Glob(filepath.Join("/sys/class/block", filepath.Base(path), "holders", "*"))
-	return err == nil && len(holders) > 0
-}
-
-// busyDevice names who holds a device: mounts in any namespace, processes on mounts that are
-// attached nowhere, other devices.
+// busyDevice names who holds a device: mounts in any namespace, processes on
+// mounts that are attached nowhere, other devices.
 func (p *Place) busyDevice(side migrate.Side, path string) error {
+	holders, err := blockdev.DeviceHolders(path)
+	if err != nil {
+		return fmt.Errorf("find who holds %s: %w", path, err)
+	}
 	busy := &migrate.Busy{What: fmt.Sprintf("the %s %s", side, path)}
-	if l, err := p.list(); err == nil {
-		for _, m := range l.of(side) {
-			busy.Holders = append(busy.Holders, p.mountHolder(m))
-		}
-		l.close()
-	}
-	if t, err := p.mountPrivate(side, false); err == nil {
-		if refs, err := p.references(side, t.tree.Fd()); err == nil {
-			for _, r := range refs {
-				busy.Holders = append(busy.Holders, r.holder())
-			}
-		}
-		if err := t.tree.Close(); err != nil {
-			return errors.Join(busy, err)
-		}
-	}
-	if holders, err := blockdev.DeviceHolders(path); err == nil && len(busy.Holders) == 0 {
-		for _, h := range holders {
-			busy.Holders = append(busy.Holders, migrate.Holder(h))
-		}
+	for _, h := range holders {
+		busy.Holders = append(busy.Holders, migrate.Holder(h))
 	}
 	return busy
 }

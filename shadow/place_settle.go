@@ -41,23 +41,36 @@ func (p *Place) settle(truth migrate.Side) error {
 	if err := p.reopen(truth); err != nil {
 		return fmt.Errorf("settle on the %s: %w", truth, err)
 	}
-	if err := p.step("settle-forget"); err != nil {
+	// The pause is over.
+	p.fenced = ""
+	if t := p.trees[truth]; t != nil && t.write {
+		// What the copier wrote to before it became the truth is for reading from now on.
+		if err := t.tree.SetReadOnly(true); err != nil {
+			p.o.Warn(fmt.Sprintf("the private mount of the %s stays writable", truth), err.Error(), "")
+		} else {
+			t.write = false
+		}
+	}
+	if err := p.step("settle-followers"); err != nil {
 		return err
 	}
-	return p.checkSettled(truth)
+	return p.finishSettle(truth)
 }
 
 // shutOut makes sure that nobody can write to the volume that is not the truth, before
-// the truth becomes writable. After a fence, and at boot, there is nothing to do.
+// the truth becomes writable. After a fence of this process, and at boot, there
+// is nothing to do.
 func (p *Place) shutOut(other migrate.Side) error {
+	if p.fenced == other {
+		return nil
+	}
 	l, err := p.list()
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	open := false
 	for _, m := range l.of(other) {
-		if !m.readOnly() {
+		if !m.ReadOnly() {
 			open = true
 		}
 	}
@@ -75,45 +88,55 @@ func (p *Place) shutOut(other migrate.Side) error {
 	return p.sealAll(other, true)
 }
 
-// comeUp makes the truth the topmost mount at Dir and takes the other away.
+// comeUp makes the truth the only mount of the two at Dir. Each round looks
+// anew and does one step, so that where an earlier process died makes no difference.
 func (p *Place) comeUp(truth migrate.Side) error {
-	l, err := p.list()
-	if err != nil {
-		return err
+	const rounds = 32 // each takes a layer away or puts the truth in place; a few are enough
+	for range rounds {
+		done, err := p.comeUpStep(truth)
+		if done || err != nil {
+			return err
+		}
 	}
-	defer l.close()
+	return fmt.Errorf("the mounts at %s keep changing", p.o.Dir)
+}
+
+func (p *Place) comeUpStep(truth migrate.Side) (done bool, err error) {
+	l, err := p.listOwn()
+	if err != nil {
+		return false, err
+	}
 	stack, err := p.stack(l)
 	if err != nil {
-		return err
+		return false, err
 	}
-	lowest, highest := -1, -1 // of the truth
-	others := 0
-	for i, m := range stack {
+	aside := p.asideOf(l, truth)
+	var top *mountPoint
+	own, others := 0, 0
+	for _, m := range stack {
+		top = m
 		if m.side == truth {
-			if lowest < 0 {
-				lowest = i
-			}
-			highest = i
+			own++
 		} else {
 			others++
 		}
 	}
-	switch aside := p.asideOf(l, truth); {
-	case aside != nil:
-		return p.bringBack(aside, len(stack))
-	case highest < 0 && others == 0:
-		return p.mountFresh(truth)
-	case highest < 0:
-		if err := p.putBeneath(truth); err != nil {
-			return err
+	switch {
+	case top != nil && top.side == truth && others == 0:
+		return true, p.dropLeftover()
+	case top != nil && top.side == truth:
+		if err := p.dropLeftover(); err != nil {
+			return false, err
 		}
-		return p.comeUp(truth)
-	case others == 0:
-		return p.dropLeftover()
-	case highest < len(stack)-1:
-		return p.dropTop(len(stack) - 1 - highest)
+		return false, p.putAside(top, l)
+	case aside != nil:
+		return false, p.bringBack(aside, top != nil)
+	case top == nil:
+		return false, p.mountFresh(truth)
+	case own > 0:
+		return false, p.detachTop()
 	}
-	return p.dropBeneath(stack[highest], l, others)
+	return false, p.putBeneath(truth)
 }
 
 // mountFresh mounts the truth at Dir where nothing is: the boot.
@@ -136,176 +159,141 @@ func (p *Place) mountFresh(truth migrate.Side) error {
 	return p.o.Audit("mounted", map[string]any{"side": truth, "dir": p.o.Dir, "how": "fresh"})
 }
 
-// dropTop detaches the n topmost mounts, and gives their submounts to the one below
-// them where it lacks them (a crash between the swap and its submounts).
-func (p *Place) dropTop(n int) error {
-	for range n {
-		subs, err := p.submounts()
-		if err != nil {
-			return err
-		}
-		err = func() error {
-			defer subs.close()
-			if err := p.step("settle-detach"); err != nil {
-				return err
-			}
-			if err := blockdev.DetachTop(p.o.Dir); err != nil {
-				return fmt.Errorf("detach the top of %s: %w", p.o.Dir, err)
-			}
-			if err := p.step("settle-submounts"); err != nil {
-				return err
-			}
-			return p.giveSubmounts(subs)
-		}()
-		if err != nil {
-			return err
-		}
-	}
-	return p.o.Audit("unmounted", map[string]any{"dir": p.o.Dir, "mounts": n})
-}
-
-func (p *Place) giveSubmounts(subs submountSet) error {
-	if len(subs) == 0 {
-		return nil
-	}
-	root, err := openTop(p.o.Dir)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(root)
-	return subs.attach(root)
-}
-
-// dropBeneath takes away what lies beneath the truth. The kernel has no call for
-// that: the truth is put aside, with everything mounted in it and everybody in it, moved
-// back beneath what it was on, and that is detached. Dir is never empty, and what
-// shows for an instant is read-only.
-//
-// Nothing can be moved away from a shared mount. When the lower one is shared and
-// whoever held it is dead, a clone of the truth takes its place instead: those who were in
-// the old mount go on working in the same volume, and are named by the next fence.
-func (p *Place) dropBeneath(truth *mountPoint, l *listing, n int) error {
-	top, err := openRoot(p.o.Dir, truth.ID)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(top)
-	if p.lower > 0 {
-		if err := makePrivate(p.lower); err != nil {
-			return fmt.Errorf("make the lower mount at %s private: %w", p.o.Dir, err)
-		}
-	} else if l.shared(truth.Parent) {
-		return p.cloneOver(top, n)
-	}
-	return p.withScratch(func() error {
-		if err := p.step("settle-aside"); err != nil {
-			return err
-		}
-		if err := unix.MoveMount(top, "", unix.AT_FDCWD, p.scratch(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return fmt.Errorf("put the mount at %s aside: %w", p.o.Dir, err)
-		}
-		if err := p.step("settle-back"); err != nil {
-			return err
-		}
-		return p.replaceBy(top, n)
-	})
-}
-
-// shared reports whether mount id of our namespace propagates what is mounted on it.
-func (l *listing) shared(id int) bool {
-	for _, m := range l.mounts {
-		if m.ns.own && m.ID == id {
-			return group(m.Optional, "shared:") != ""
-		}
-	}
-	return true
-}
-
-// cloneOver replaces the topmost mount and the n below it by a clone of the topmost.
-func (p *Place) cloneOver(top, n int) error {
-	clone, err := unix.OpenTree(top, "", unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH|unix.O_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("clone the mount at %s: %w", p.o.Dir, err)
-	}
-	defer unix.Close(clone)
-	// Who stays in the old mount may write where everybody may.
-	if err := setReadOnly(top, p.readOnly); err != nil {
-		return err
-	}
+func (p *Place) detachTop() error {
 	if err := p.step("settle-detach"); err != nil {
 		return err
 	}
 	if err := blockdev.DetachTop(p.o.Dir); err != nil {
 		return fmt.Errorf("detach the top of %s: %w", p.o.Dir, err)
 	}
-	if err := p.step("settle-back"); err != nil {
-		return err
-	}
-	return p.replaceBy(clone, n)
+	return p.o.Audit("unmounted", map[string]any{"dir": p.o.Dir})
 }
 
-// replaceBy puts a mount in the place of the n that are at Dir: beneath them, so
-// that Dir is never empty, where the kernel can.
-func (p *Place) replaceBy(fd, n int) error {
-	err := p.attachBeneath(fd)
-	if err == nil {
-		return p.dropTop(n)
-	}
-	if !errors.Is(err, errNoBeneath) {
+// putAside begins to take away what lies beneath the truth; the kernel has no call
+// for that. Where nothing propagates, the truth is put aside, with everything mounted in
+// it and everybody in it, goes back beneath what it was on, and that is detached: Dir is
+// never empty, and what shows for an instant is read-only.
+//
+// Nothing can be moved away from a shared mount; there the lower one is pulled out. When
+// that fails too (it has submounts, and whoever held it is dead), a clone of the truth takes
+// its place: those who were in the old mount go on working in the same volume, and
+// are named by the next fence.
+func (p *Place) putAside(truth *mountPoint, l *listing) error {
+	top, err := openRoot(p.o.Dir, truth.ID)
+	if err != nil {
 		return err
 	}
-	if err := p.dropTop(n); err != nil {
+	defer unix.Close(top)
+	if l.shared(truth.Parent) {
+		if gone, err := p.pullOut(truth, l); gone || err != nil {
+			return err
+		}
+		return p.cloneAside(top)
+	}
+	if err := p.makeScratch(); err != nil {
 		return err
 	}
-	return p.attachTop(fd)
+	if err := p.step("settle-aside"); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(top, "", unix.AT_FDCWD, p.scratch(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("put the mount at %s aside: %w", p.o.Dir, err)
+	}
+	return nil
 }
 
-// asideOf is the truth's mount that a crash left at the scratch place.
+// cloneAside puts a clone of the topmost mount aside, and detaches that.
+func (p *Place) cloneAside(top int) error {
+	if err := p.makeScratch(); err != nil {
+		return err
+	}
+	// Who stays in the old mount may write where everybody may.
+	if err := blockdev.SealFd(top, p.readOnly); err != nil {
+		return err
+	}
+	// Without propagation ties: those of the original would carry its unmount over.
+	clone, err := blockdev.CloneFd(top)
+	if err != nil {
+		return err
+	}
+	defer clone.Close()
+	if err := p.step("settle-clone"); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(clone.Fd(), "", unix.AT_FDCWD, p.scratch(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("put a clone of the mount at %s aside: %w", p.o.Dir, err)
+	}
+	if err := p.attachSubmounts(clone.Fd()); err != nil {
+		return err
+	}
+	return p.detachTop()
+}
+
+// shared reports whether mount id of our namespace propagates what is mounted on it.
+func (l *listing) shared(id int) bool {
+	for _, m := range l.all {
+		if m.NS == l.ns && m.ID == id {
+			return group(m.Propagation, "shared:") != ""
+		}
+	}
+	return true
+}
+
+// asideOf is the truth's mount at the scratch place.
 func (p *Place) asideOf(l *listing, truth migrate.Side) *mountPoint {
 	for _, m := range l.of(truth) {
-		if m.ns.own && m.Mountpoint == p.scratch() {
+		if m.own && m.Point == p.scratch() {
 			return m
 		}
 	}
 	return nil
 }
 
-// bringBack finishes a dropBeneath that a crash interrupted.
-func (p *Place) bringBack(aside *mountPoint, n int) error {
+// bringBack moves the truth from the scratch place to Dir: beneath what is there,
+// so that Dir is never empty, where the kernel can.
+func (p *Place) bringBack(aside *mountPoint, occupied bool) error {
 	fd, err := openRoot(p.scratch(), aside.ID)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if n == 0 {
-		err = p.attachTop(fd)
-	} else {
-		err = p.replaceBy(fd, n)
+	if !occupied {
+		if err := p.step("settle-back"); err != nil {
+			return err
+		}
+		return p.attachTop(fd)
 	}
-	return errors.Join(err, p.dropScratch())
+	// It was on its way in, perhaps, and had not got all submounts yet.
+	if err := p.attachSubmounts(fd); err != nil {
+		return err
+	}
+	if err := p.step("settle-back"); err != nil {
+		return err
+	}
+	if err := p.attachBeneath(fd); !errors.Is(err, blockdev.ErrNoBeneath) {
+		return err
+	}
+	return p.detachTop()
 }
 
 // dropLeftover removes a scratch place that a crash left behind.
 func (p *Place) dropLeftover() error {
-	infos, err := readMountinfo("/proc/thread-self/mountinfo")
-	if err != nil {
-		return err
-	}
-	for _, i := range infos {
-		if i.Mountpoint == p.scratch() {
-			return p.dropScratch()
-		}
+	if m, err := blockdev.MountAt(p.scratch()); err == nil && m.Point == p.scratch() {
+		return p.dropScratch()
 	}
 	return nil
 }
 
-// checkSettled looks again, and does not trust what the calls before it answered.
-func (p *Place) checkSettled(truth migrate.Side) error {
+// finishSettle gives the namespaces that follow ours what they had, and looks
+// again: it does not trust what the calls before it answered.
+func (p *Place) finishSettle(truth migrate.Side) error {
 	l, err := p.list()
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	if err := p.reopenFollowers(truth, l); err != nil {
+		return err
+	}
 	stack, err := p.stack(l)
 	if err != nil {
 		return err
@@ -313,15 +301,17 @@ func (p *Place) checkSettled(truth migrate.Side) error {
 	if len(stack) == 0 {
 		return fmt.Errorf("settle on the %s: %s is empty afterwards", truth, p.o.Dir)
 	}
-	top := stack[len(stack)-1]
-	if top.side != truth {
-		return fmt.Errorf("settle on the %s: %s shows the %s afterwards", truth, p.o.Dir, top.side)
+	for _, m := range stack {
+		if m.side != truth {
+			return fmt.Errorf("settle on the %s: the %s is still mounted at %s", truth, m.side, p.o.Dir)
+		}
 	}
-	if !p.readOnly && (top.readOnly() || hasOption(top.VFSOptions, "ro")) {
+	top := stack[len(stack)-1]
+	if !p.readOnly && (top.ReadOnly() || blockdev.IsSuperReadOnly(top.Mount)) {
 		return fmt.Errorf("settle on the %s: %s is read-only afterwards", truth, p.o.Dir)
 	}
 	for _, m := range l.of(truth.Other()) {
-		if !m.readOnly() {
+		if !m.ReadOnly() {
 			return &migrate.Busy{What: fmt.Sprintf("the %s", truth.Other()), Holders: []migrate.Holder{p.mountHolder(m)}}
 		}
 	}

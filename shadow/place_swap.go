@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fsmigrate/fsmigrate/blockdev"
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
-
-// moveMountBeneath is MOVE_MOUNT_BENEATH of linux/mount.h (6.5).
-const moveMountBeneath = 0x200
 
 // SwapIn mounts side `to` read-only beneath the fenced truth at Dir, with the
 // truth's submounts attached to it as well. Nothing that applications see has
@@ -28,11 +25,10 @@ func (p *Place) SwapIn(ctx context.Context, to migrate.Side) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	l, err := p.list()
+	l, err := p.listOwn()
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	stack, err := p.stack(l)
 	if err != nil {
 		return err
@@ -48,30 +44,41 @@ func (p *Place) SwapIn(ctx context.Context, to migrate.Side) error {
 	return p.putBeneath(to)
 }
 
-// putBeneath attaches a new read-only mount of `to` beneath what is at Dir, and gives it
-// the submounts.
+// putBeneath attaches a new read-only mount of `to` beneath what is at Dir, with clones
+// of the submounts that are there. It is put together aside and moves in as a
+// whole, so that no crash leaves it without some of them where no path leads to it.
 func (p *Place) putBeneath(to migrate.Side) error {
 	t, _, err := p.mountDevice(to, p.attributes(to)|unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer t.Close() // the descriptor only: it is attached by then, or goes with it
-	subs, err := p.submounts()
-	if err != nil {
-		return err
-	}
-	defer subs.close()
 	was, err := openTop(p.o.Dir)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(was)
+	if err := p.step("swap-aside"); err != nil {
+		return err
+	}
+	if err := p.makeScratch(); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(t.Fd(), "", unix.AT_FDCWD, p.scratch(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount the %s aside: %w", to, err)
+	}
+	if err := p.step("swap-submounts"); err != nil {
+		return err
+	}
+	if err := p.attachSubmounts(t.Fd()); err != nil {
+		return err
+	}
 	if err := p.step("swap-attach"); err != nil {
 		return err
 	}
 	lower, how := t.Fd(), "read-only, beneath"
 	switch err := p.attachBeneath(t.Fd()); {
-	case errors.Is(err, errNoBeneath):
+	case errors.Is(err, blockdev.ErrNoBeneath):
 		p.o.Warn("the kernel cannot mount beneath "+p.o.Dir, "the new volume is on top, read-only until the switch", "")
 		lower, how = was, "read-only, on top"
 		if err := p.attachTop(t.Fd()); err != nil {
@@ -84,10 +91,7 @@ func (p *Place) putBeneath(to migrate.Side) error {
 	if err := p.o.Audit("mounted", map[string]any{"side": to, "dir": p.o.Dir, "how": how}); err != nil {
 		return err
 	}
-	if err := p.step("swap-submounts"); err != nil {
-		return err
-	}
-	return subs.attach(t.Fd())
+	return p.dropScratch()
 }
 
 // keepLower remembers the lower of the two mounts at Dir, which no path leads to:
@@ -106,17 +110,16 @@ func (p *Place) forgetLower() {
 	p.lower = 0
 }
 
-// errNoBeneath says that the kernel cannot put one mount beneath another there.
-var errNoBeneath = errors.New("cannot mount beneath")
-
-// attachBeneath puts a detached or moved mount beneath the one at Dir.
+// attachBeneath puts a detached or a moved mount beneath the one at Dir.
+// blockdev.ErrNoBeneath where the kernel cannot, at all or there.
 func (p *Place) attachBeneath(fd int) error {
-	if p.noBeneath {
-		return errNoBeneath
+	if p.noBeneath || !blockdev.CanAttachBeneath() {
+		return blockdev.ErrNoBeneath
 	}
-	err := unix.MoveMount(fd, "", unix.AT_FDCWD, p.o.Dir, unix.MOVE_MOUNT_F_EMPTY_PATH|moveMountBeneath)
-	if errors.Is(err, unix.EINVAL) { // also the answer of a kernel that does not know the flag
-		return fmt.Errorf("mount beneath %s: %w", p.o.Dir, errNoBeneath)
+	const beneath = 0x200 // MOVE_MOUNT_BENEATH of linux/mount.h
+	err := unix.MoveMount(fd, "", unix.AT_FDCWD, p.o.Dir, unix.MOVE_MOUNT_F_EMPTY_PATH|beneath)
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("mount beneath %s: %w: %w", p.o.Dir, blockdev.ErrNoBeneath, err)
 	}
 	if err != nil {
 		return fmt.Errorf("mount beneath %s: %w", p.o.Dir, err)
@@ -124,7 +127,7 @@ func (p *Place) attachBeneath(fd int) error {
 	return nil
 }
 
-// attachTop puts a detached or moved mount on Dir.
+// attachTop puts a detached or a moved mount on Dir.
 func (p *Place) attachTop(fd int) error {
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, p.o.Dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount on %s: %w", p.o.Dir, err)
@@ -141,78 +144,34 @@ func openTop(path string) (int, error) {
 	return fd, nil
 }
 
-// submount is a clone of something mounted inside the volume, with all below it.
-type submount struct {
-	fd   int
-	path string // relative to the volume's root
-}
-
-type submountSet []submount
-
-func (s submountSet) close() {
-	for _, m := range s {
-		unix.Close(m.fd)
-	}
-}
-
-// submounts clones what is mounted inside the topmost volume at Dir. Each clone takes
-// everything below it along.
-func (p *Place) submounts() (set submountSet, err error) {
-	infos, err := readMountinfo("/proc/thread-self/mountinfo")
+// attachSubmounts mounts clones of what is mounted in the topmost volume at Dir in
+// the mount whose root is fd, where there is nothing yet.
+func (p *Place) attachSubmounts(fd int) (err error) {
+	subs, err := blockdev.CloneSubmounts(p.o.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
+		return err
 	}
-	top := 0
-	children := map[int]int{} // at Dir itself: parent → child
-	for _, i := range infos {
-		if i.Mountpoint == p.o.Dir {
-			children[i.Parent] = i.ID
-			top = i.ID
-		}
+	defer func() { err = errors.Join(err, blockdev.CloseSubmounts(subs)) }()
+	here, err := mountID(fd)
+	if err != nil {
+		return err
 	}
-	for c, ok := children[top]; ok && c != top; c, ok = children[top] {
-		top = c
-	}
-	defer func() {
-		if err != nil {
-			set.close()
-		}
-	}()
-	for _, i := range infos {
-		if i.Parent != top || i.Mountpoint == p.o.Dir {
-			continue
-		}
-		fd, err := unix.OpenTree(unix.AT_FDCWD, i.Mountpoint,
-			unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.O_CLOEXEC|unix.AT_NO_AUTOMOUNT|unix.AT_SYMLINK_NOFOLLOW)
-		if err != nil {
-			return set, fmt.Errorf("clone submount %s: %w", i.Mountpoint, err)
-		}
-		set = append(set, submount{fd: fd, path: strings.TrimPrefix(i.Mountpoint, p.o.Dir+"/")})
-	}
-	return set, nil
-}
-
-// attach mounts the clones on the volume whose root is fd, where there is not
-// one already. The paths are walked beneath that root, so that neither what
-// covers it nor a symbolic link leads elsewhere.
-func (s submountSet) attach(root int) error {
-	for _, m := range s {
+	for _, s := range subs {
 		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-		at, err := unix.Openat2(root, m.path, &how)
+		at, err := unix.Openat2(fd, s.Rel, &how)
 		if err != nil {
-			return fmt.Errorf("find the place of submount %s: %w", m.path, err)
+			return fmt.Errorf("find the place of submount %s: %w", s.Rel, err)
 		}
-		here, err := shortID(root)
-		var there int
-		if err == nil {
-			there, err = shortID(at)
-		}
-		if err == nil && here == there {
-			err = unix.MoveMount(m.fd, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-		}
+		there, err := mountID(at)
 		unix.Close(at)
 		if err != nil {
-			return fmt.Errorf("attach submount %s: %w", m.path, err)
+			return err
+		}
+		if there != here {
+			continue
+		}
+		if err := s.AttachUnderFd(fd); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -225,7 +184,7 @@ func (p *Place) stack(l *listing) ([]*mountPoint, error) {
 	var lowest *mountPoint
 	mine := map[int]bool{}
 	for _, m := range l.mounts {
-		if m.ns.own && m.Mountpoint == p.o.Dir {
+		if m.own && m.Point == p.o.Dir {
 			byParent[m.Parent] = m
 			mine[m.ID] = true
 		}
@@ -244,7 +203,7 @@ func (p *Place) stack(l *listing) ([]*mountPoint, error) {
 	}
 	if len(out) > 0 {
 		fd, err := openRoot(p.o.Dir, out[len(out)-1].ID)
-		if errors.Is(err, errCovered) {
+		if errors.Is(err, blockdev.ErrCovered) {
 			return nil, &migrate.Busy{What: p.o.Dir, Holders: []migrate.Holder{{Command: "another file system", Path: p.o.Dir, Kind: "mount"}}}
 		}
 		if err != nil {
@@ -272,31 +231,44 @@ func (p *Place) topOf(l *listing, truth migrate.Side) (*mountPoint, error) {
 }
 
 func (p *Place) top(truth migrate.Side) (*mountPoint, error) {
-	l, err := p.list()
+	l, err := p.listOwn()
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
 	return p.topOf(l, truth)
 }
 
 // scratch is where a mount waits while the one beneath it is taken away.
 func (p *Place) scratch() string { return filepath.Join(p.o.StateDir, "aside") }
 
-// withScratch makes the scratch place: a mount of its own, private, because a mount
+// makeScratch makes the scratch place: a mount of its own, private, because a mount
 // cannot be moved away from a shared one.
-func (p *Place) withScratch(fn func() error) error {
+func (p *Place) makeScratch() error {
+	if err := p.dropScratch(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(p.scratch(), 0o700); err != nil {
 		return fmt.Errorf("make scratch place: %w", err)
 	}
 	if err := p.mountScratch(); err != nil {
 		return fmt.Errorf("make scratch place: %w", err)
 	}
-	err := fn()
-	return errors.Join(err, p.dropScratch())
+	return nil
 }
 
 func (p *Place) mountScratch() error {
+	if err := mountTmpfs(p.scratch()); err != nil {
+		return err
+	}
+	fd, err := openTop(p.scratch())
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return makePrivate(fd)
+}
+
+func mountTmpfs(at string) error {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return err
@@ -310,20 +282,21 @@ func (p *Place) mountScratch() error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, p.scratch(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return err
-	}
-	return makePrivate(fd)
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 func makePrivate(fd int) error {
 	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 }
 
-// dropScratch takes the scratch place away. It is called only when what was put
-// aside is back in place, or is a leftover.
+// dropScratch takes the scratch place away, and what a crash left there. Nothing of that
+// may propagate: a decoy of pullOut would take away the truth.
 func (p *Place) dropScratch() error {
 	for {
+		if fd, err := openTop(p.scratch()); err == nil {
+			_ = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+			unix.Close(fd)
+		}
 		switch err := unix.Unmount(p.scratch(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); {
 		case err == nil:
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):

@@ -7,57 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/blockdev"
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
-
-// errCovered says that a mount cannot be reached by its path, because another
-// one lies over it.
-var errCovered = errors.New("covered by another mount")
-
-// unique is the id of the mount that is never used twice.
-func (m *mountPoint) unique() (id uint64, err error) {
-	err = m.ns.enter(func() error {
-		fd, err := openRoot(m.Mountpoint, m.ID)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		id, err = uniqueID(fd)
-		return err
-	})
-	return id, err
-}
-
-// setReadOnly changes MOUNT_ATTR_RDONLY of this one mount, in its namespace.
-func (m *mountPoint) setReadOnly(ro bool) error {
-	err := m.ns.enter(func() error {
-		fd, err := openRoot(m.Mountpoint, m.ID)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return setReadOnly(fd, ro)
-	})
-	if err != nil {
-		return fmt.Errorf("seal %s in %s: %w", m.Mountpoint, m.ns, err)
-	}
-	return nil
-}
-
-func setReadOnly(fd int, ro bool) error {
-	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
-	if ro {
-		attr = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return fmt.Errorf("set mount attributes: %w", err)
-	}
-	return nil
-}
 
 // ledger remembers which mounts of a side were sealed and were writable before, so
 // that undoing a fence gives nobody more than he had (a service with a read-only view keeps
@@ -69,12 +26,10 @@ type ledger struct {
 }
 
 type sealedMount struct {
-	NS     uint64 `json:"ns"`
-	Own    bool   `json:"own"`
-	ID     int    `json:"id"`
-	Unique uint64 `json:"unique"`
-	Point  string `json:"point"`
-	Wrote  bool   `json:"wrote"` // was writable before it was sealed
+	NS    uint64 `json:"ns"`
+	ID    int    `json:"id"`
+	Point string `json:"point"`
+	Wrote bool   `json:"wrote"` // was writable before it was sealed
 }
 
 func (p *Place) ledgerPath(s migrate.Side) string {
@@ -126,13 +81,8 @@ func (p *Place) dropLedger(s migrate.Side) error {
 	return nil
 }
 
-func (l *ledger) find(m *mountPoint, unique uint64) *sealedMount {
-	for i := range l.Mounts {
-		if s := &l.Mounts[i]; s.NS == m.ns.inode && s.ID == m.ID && s.Unique == unique {
-			return s
-		}
-	}
-	return nil
+func (l *ledger) has(m *mountPoint) bool {
+	return slices.ContainsFunc(l.Mounts, func(s sealedMount) bool { return s.NS == m.NS && s.ID == m.ID && s.Point == m.Point })
 }
 
 // wrote reports whether somebody in that namespace could write at that place before the seal.
@@ -145,9 +95,11 @@ func (l *ledger) wrote(ns uint64, point string) bool {
 	return false
 }
 
-// sealAll makes every attached mount of a side read-only, in every namespace,
-// and looks again until a look finds none that is writable: a namespace that is
-// copied meanwhile copies either the seal or a mount that the next look finds.
+// sealAll makes every attached mount of a side read-only, in every namespace, and
+// looks again until a look finds none that is writable: a namespace that is copied
+// meanwhile copies either the seal or a mount that the next look finds. Under a fence
+// (remember) one look is enough: the superblock keeps writes out, and whoever
+// makes that writable again looks again.
 func (p *Place) sealAll(s migrate.Side, remember bool) error {
 	const looks = 10
 	led, err := p.loadLedger(s)
@@ -156,7 +108,7 @@ func (p *Place) sealAll(s migrate.Side, remember bool) error {
 	}
 	for range looks {
 		n, err := p.sealOnce(s, &led, remember)
-		if err != nil || n == 0 {
+		if err != nil || n == 0 || remember {
 			return err
 		}
 	}
@@ -168,26 +120,15 @@ func (p *Place) sealOnce(s migrate.Side, led *ledger, remember bool) (sealed int
 	if err != nil {
 		return 0, err
 	}
-	defer l.close()
 	var open []*mountPoint
 	for _, m := range l.of(s) {
-		if m.readOnly() && !remember {
+		if m.ReadOnly() && !remember {
 			continue
 		}
-		id, err := m.unique()
-		switch {
-		case err == nil:
-		case gone(err):
-			continue
-		case errors.Is(err, errCovered) && m.readOnly():
-			continue
-		default:
-			return 0, &migrate.Busy{What: fmt.Sprintf("the %s", s), Holders: []migrate.Holder{p.mountHolder(m)}}
+		if !led.has(m) {
+			led.Mounts = append(led.Mounts, sealedMount{NS: m.NS, ID: m.ID, Point: m.Point, Wrote: !m.ReadOnly()})
 		}
-		if led.find(m, id) == nil {
-			led.Mounts = append(led.Mounts, sealedMount{NS: m.ns.inode, Own: m.ns.own, ID: m.ID, Unique: id, Point: m.Mountpoint, Wrote: !m.readOnly()})
-		}
-		if !m.readOnly() {
+		if !m.ReadOnly() {
 			open = append(open, m)
 		}
 	}
@@ -195,11 +136,14 @@ func (p *Place) sealOnce(s migrate.Side, led *ledger, remember bool) (sealed int
 		return 0, err
 	}
 	for _, m := range open {
-		if err := m.setReadOnly(true); err != nil {
-			if gone(err) {
+		if err := p.step("seal"); err != nil {
+			return 0, err
+		}
+		if err := blockdev.Seal(m.Mount, true); err != nil {
+			if errors.Is(err, os.ErrNotExist) {
 				continue
 			}
-			if errors.Is(err, unix.EBUSY) {
+			if errors.Is(err, unix.EBUSY) || errors.Is(err, blockdev.ErrCovered) {
 				return 0, &migrate.Busy{What: fmt.Sprintf("the %s", s), Holders: []migrate.Holder{p.mountHolder(m)}}
 			}
 			return 0, err
@@ -209,14 +153,12 @@ func (p *Place) sealOnce(s migrate.Side, led *ledger, remember bool) (sealed int
 	return sealed, nil
 }
 
-// reopen makes the truth writable where it was: superblock first, then the
-// mount at Dir, then those in following namespaces that were writable before.
+// reopen makes the truth writable at Dir: superblock first, then the mount.
 func (p *Place) reopen(truth migrate.Side) error {
-	l, err := p.list()
+	l, err := p.listOwn()
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	top, err := p.topOf(l, truth)
 	if err != nil {
 		return err
@@ -226,17 +168,21 @@ func (p *Place) reopen(truth migrate.Side) error {
 		return err
 	}
 	defer unix.Close(dir)
-	if hasOption(top.VFSOptions, "ro") && !p.readOnly {
+	if blockdev.IsSuperReadOnly(top.Mount) && !p.readOnly {
 		if err := blockdev.SuperReadOnly(dir, false); err != nil {
 			return fmt.Errorf("make the superblock of the %s writable: %w", truth, err)
 		}
 	}
-	if top.readOnly() != p.readOnly {
-		if err := setReadOnly(dir, p.readOnly); err != nil {
+	if err := p.step("settle-mount"); err != nil {
+		return err
+	}
+	if top.ReadOnly() != p.readOnly {
+		if err := blockdev.SealFd(dir, p.readOnly); err != nil {
 			return fmt.Errorf("make %s writable: %w", p.o.Dir, err)
 		}
 	}
-	return p.reopenFollowers(truth, l)
+	p.writableAt = time.Now()
+	return nil
 }
 
 // reopenFollowers gives the namespaces that follow ours what they had at Dir
@@ -248,10 +194,10 @@ func (p *Place) reopenFollowers(truth migrate.Side, l *listing) error {
 			return err
 		}
 		for _, m := range l.of(truth) {
-			if m.ns.own || !m.readOnly() || m.Mountpoint != p.o.Dir || m.coveredIn(l) || !led.wrote(m.ns.inode, m.Mountpoint) {
+			if m.own || !m.ReadOnly() || m.Point != p.o.Dir || m.coveredIn(l) || !led.wrote(m.NS, m.Point) {
 				continue
 			}
-			if err := m.setReadOnly(false); err != nil && !gone(err) {
+			if err := blockdev.Seal(m.Mount, false); err != nil && !errors.Is(err, os.ErrNotExist) {
 				p.o.Warn("a mount stays read-only", err.Error(), fmt.Sprintf("in that namespace: mount -o remount,rw,bind %s", p.o.Dir))
 			}
 		}
@@ -279,8 +225,7 @@ func (p *Place) SealOld(ctx context.Context, old migrate.Side) error {
 	return p.refuseUnsealed(old)
 }
 
-// superReadOnly makes the superblock of a side read-only through any mount of it
-// that can be reached; nothing when it is not mounted at all.
+// superReadOnly makes the superblock of a side read-only; nothing when it is not mounted.
 func (p *Place) superReadOnly(s migrate.Side) error {
 	if t := p.trees[s]; t != nil {
 		return p.makeSuperReadOnly(s, t.tree.Fd())
@@ -289,26 +234,16 @@ func (p *Place) superReadOnly(s migrate.Side) error {
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	for _, m := range l.of(s) {
-		if hasOption(m.VFSOptions, "ro") {
-			return nil
-		}
-		var busy error
-		err := m.ns.enter(func() error {
-			fd, err := openRoot(m.Mountpoint, m.ID)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			busy = p.makeSuperReadOnly(s, fd)
-			return nil
-		})
-		if err == nil {
-			return busy
-		}
+	ms := l.of(s)
+	if len(ms) == 0 || blockdev.IsSuperReadOnly(ms[0].Mount) {
+		return nil
 	}
-	return nil
+	t, _, err := p.mountDevice(s, hardened|unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return p.makeSuperReadOnly(s, t.Fd())
 }
 
 func (p *Place) makeSuperReadOnly(s migrate.Side, fd int) error {
@@ -318,75 +253,6 @@ func (p *Place) makeSuperReadOnly(s migrate.Side, fd int) error {
 	}
 	if err != nil {
 		return fmt.Errorf("make the superblock of the %s read-only: %w", s, err)
-	}
-	return nil
-}
-
-// refuseUnsealed looks for a road to the old volume that the seals do not cover: a
-// process on a mount that is attached nowhere and was not sealed before it was
-// detached. Such a road also shows when the superblock is writable and statfs
-// says "not read-only".
-func (p *Place) refuseUnsealed(old migrate.Side) error {
-	fd := -1
-	if t := p.trees[old]; t != nil {
-		fd = t.tree.Fd()
-	} else {
-		t, err := p.mountPrivate(old, false)
-		if err != nil {
-			return err
-		}
-		defer t.tree.Close()
-		fd = t.tree.Fd()
-	}
-	refs, err := p.references(old, fd)
-	if err != nil {
-		return err
-	}
-	loose, err := p.loose(old, refs)
-	if err != nil {
-		return err
-	}
-	led, err := p.loadLedger(old)
-	if err != nil {
-		return err
-	}
-	known := map[uint64]bool{}
-	for _, m := range led.Mounts {
-		known[m.Unique] = true
-	}
-	busy := &migrate.Busy{What: fmt.Sprintf("the %s (%s)", old, p.format(old))}
-	for _, r := range loose {
-		if !known[r.mount] {
-			h := r.holder()
-			h.Writes = true
-			busy.Holders = append(busy.Holders, h)
-		}
-	}
-	if len(busy.Holders) > 0 {
-		return busy
-	}
-	return nil
-}
-
-// allSealed proves, with the superblock writable, that no reference of another process can write.
-func (p *Place) allSealed(old migrate.Side, fd int) error {
-	refs, err := p.references(old, fd)
-	if err != nil {
-		return err
-	}
-	busy := &migrate.Busy{What: fmt.Sprintf("the %s (%s)", old, p.format(old))}
-	for _, r := range refs {
-		if ok, err := r.sealed(); !ok {
-			if err != nil {
-				return fmt.Errorf("look at pid %d: %w", r.pid, err)
-			}
-			h := r.holder()
-			h.Writes = true
-			busy.Holders = append(busy.Holders, h)
-		}
-	}
-	if len(busy.Holders) > 0 {
-		return busy
 	}
 	return nil
 }
