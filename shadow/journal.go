@@ -214,11 +214,8 @@ func (j *Journal) Done(u Unit) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	is, ok := sh.units[u.Node]
-	if !ok {
+	if !ok || is.what == 0 {
 		return false
-	}
-	if is.what == 0 {
-		return is.seq == u.Seq // begun without a mark, or done twice
 	}
 	wasFirm := is.firm()
 	if is.seq != u.Seq {

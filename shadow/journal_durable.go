@@ -13,8 +13,8 @@ var ErrJournal = errors.New("malformed journal")
 // beginChunk bounds one write of Begin and Commit.
 const beginChunk = 8192
 
-// Begin makes durable that units may differ. Call it before the other side of
-// any of them is touched; what is marked already costs nothing. Over quota it writes one coarse mark
+// Begin makes durable that units may differ, and puts those that are not in the
+// set into it. Call it before the other side of any of them is touched; what is marked already costs nothing. Over quota it writes one coarse mark
 // instead, and says so through NeedRescan.
 func (j *Journal) Begin(ctx context.Context, units []Unit) error {
 	j.durable.RLock()
@@ -26,7 +26,7 @@ func (j *Journal) Begin(ctx context.Context, units []Unit) error {
 		return j.beginCoarse()
 	}
 	b := j.s.db.NewBatch()
-	defer b.Close()
+	defer j.s.release(b)
 	for i, u := range units {
 		if w := j.toBegin(u); w != 0 {
 			if err := b.Set(nodeKey(nil, j.ns, 'd', u.Node), []byte{byte(w)}, nil); err != nil {
@@ -67,7 +67,8 @@ func (j *Journal) toBegin(u Unit) What {
 	return dur | u.What
 }
 
-// began remembers that u has a durable mark.
+// began remembers that u has a durable mark. A unit that is not in the set (its
+// mark was dropped with all others meanwhile) is put back, so that Done and Commit know it.
 func (j *Journal) began(u Unit) {
 	if u.What == 0 {
 		return
@@ -76,7 +77,11 @@ func (j *Journal) began(u Unit) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	is := sh.units[u.Node]
-	if is.what != 0 && !is.firm() {
+	if is.what == 0 {
+		j.dirty.Add(1)
+		is.what, is.since, is.seq, is.taken = u.What, 0, u.Seq, u.Seq
+	}
+	if !is.firm() {
 		j.firm.Add(1)
 	}
 	is.dur |= u.What
@@ -89,7 +94,7 @@ func (j *Journal) began(u Unit) {
 // beginCoarse writes the one mark that stands for all.
 func (j *Journal) beginCoarse() error {
 	b := j.s.db.NewBatch()
-	defer b.Close()
+	defer j.s.release(b)
 	err := b.Set([]byte{j.ns, 'q'}, nil, nil)
 	if err == nil {
 		err = j.s.apply(b, true)
@@ -109,7 +114,7 @@ func (j *Journal) syncLog(needed bool) error {
 		return nil
 	}
 	b := j.s.db.NewBatch()
-	defer b.Close()
+	defer j.s.release(b)
 	if err := b.LogData(nil, nil); err != nil {
 		return err
 	}
@@ -127,7 +132,7 @@ func (j *Journal) Commit(ctx context.Context, done []Unit, epoch uint64, bootID 
 	j.durable.Lock()
 	defer j.durable.Unlock()
 	b := j.s.db.NewBatch()
-	defer b.Close()
+	defer j.s.release(b)
 	var clean []Node
 	for _, u := range done {
 		if !j.settled(u.Node) {
@@ -199,7 +204,7 @@ func (j *Journal) SettleCoarse() error {
 	j.durable.Lock()
 	defer j.durable.Unlock()
 	b := j.s.db.NewBatch()
-	defer b.Close()
+	defer j.s.release(b)
 	err := b.Delete([]byte{j.ns, 'q'}, nil)
 	if err == nil {
 		err = j.s.apply(b, true)

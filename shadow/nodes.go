@@ -121,7 +121,7 @@ func (m *NodeMap) Ranges(n Node) ([]byte, bool, error) {
 // PutRanges keeps the digests of n's ranges. Empty ranges are forgotten.
 func (m *NodeMap) PutRanges(n Node, ranges []byte) error {
 	b := m.s.db.NewBatch()
-	defer b.Close()
+	defer m.s.release(b)
 	key := nodeKey(nil, m.ns, 'x', n)
 	var err error
 	if len(ranges) == 0 {

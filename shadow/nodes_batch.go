@@ -143,5 +143,5 @@ func (b *Batch) Commit() error {
 
 // Close gives up what was not committed.
 func (b *Batch) Close() {
-	b.b.Close()
+	b.m.s.release(b.b)
 }

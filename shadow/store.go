@@ -3,6 +3,7 @@ package shadow
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ const memTableBytes = 8 << 20
 // the migration's state directory), and makes it when there is none.
 func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{quota: o.QuotaBytes, maps: map[byte]*NodeMap{}, journals: map[byte]*Journal{}}
+	s := &Store{quota: o.QuotaBytes, fail: storeFailure{ended: make(chan struct{})}, maps: map[byte]*NodeMap{}, journals: map[byte]*Journal{}}
 	po := &pebble.Options{
 		FS:                          o.fs,
 		CacheSize:                   o.CacheBytes,
@@ -77,14 +78,53 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 		Logger:                      &s.fail,
 		EventListener:               s.fail.listener(),
 	}
-	err := s.fail.guard(func() (err error) {
-		s.db, err = pebble.Open(dir, po)
-		return err
-	})
-	if err != nil {
+	if err := s.open(dir, o.fs, po); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil
+}
+
+// open opens the store in dir. A store is made beside its place and moved there
+// when it is whole: what a crash left of making one never held anything, and is thrown away.
+func (s *Store) open(dir string, fs vfs.FS, po *pebble.Options) error {
+	open := func(dir string) error {
+		return s.fail.await(func() error {
+			db, err := pebble.Open(dir, po)
+			if err == nil {
+				s.db = db
+			}
+			return err
+		})
+	}
+	names, err := fs.List(dir)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	if len(names) > 0 {
+		return open(dir)
+	}
+	making := dir + ".making"
+	if err := fs.RemoveAll(making); err != nil {
+		return err
+	}
+	if err := open(making); err != nil {
+		return err
+	}
+	if err := s.fail.await(s.db.Close); err != nil {
+		return err
+	}
+	if err := errors.Join(syncDir(fs, making), fs.Rename(making, dir), syncDir(fs, fs.PathDir(dir))); err != nil {
+		return err
+	}
+	return open(dir)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close writes what is in memory and closes the store. A store that failed is
@@ -93,7 +133,7 @@ func (s *Store) Close() error {
 	if err := s.fail.err(); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
-	if err := s.fail.guard(s.db.Close); err != nil {
+	if err := s.fail.await(s.db.Close); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
@@ -145,7 +185,7 @@ func (s *Store) Meta(key string) ([]byte, bool, error) {
 // SetMeta writes the value named key, durably when sync is set.
 func (s *Store) SetMeta(key string, val []byte, sync bool) error {
 	b := s.db.NewBatch()
-	defer b.Close()
+	defer s.release(b)
 	err := b.Set(append([]byte{'m'}, key...), val, nil)
 	if err == nil {
 		err = s.apply(b, sync)
@@ -160,7 +200,7 @@ func (s *Store) SetMeta(key string, val []byte, sync bool) error {
 // memory and on disk. Nobody may be using them.
 func (s *Store) Drop(ns byte) error {
 	b := s.db.NewBatch()
-	defer b.Close()
+	defer s.release(b)
 	err := b.DeleteRange([]byte{ns}, []byte{ns + 1}, nil)
 	if err == nil {
 		err = s.apply(b, true)
@@ -213,12 +253,18 @@ func (s *Store) apply(b *pebble.Batch, sync bool) error {
 	if err := s.fail.trouble(); err != nil {
 		return err
 	}
-	return s.fail.guard(func() error {
-		if sync {
-			return s.db.Apply(b, pebble.Sync)
-		}
-		return s.db.Apply(b, pebble.NoSync)
-	})
+	o := pebble.NoSync
+	if sync {
+		o = pebble.Sync
+	}
+	return s.fail.await(func() error { return s.db.Apply(b, o) })
+}
+
+// release gives a batch back. A store that failed may still be using it.
+func (s *Store) release(b *pebble.Batch) {
+	if s.fail.err() == nil {
+		b.Close()
+	}
 }
 
 // scan calls fn for every key with the prefix, in order, over a snapshot.

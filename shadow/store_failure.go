@@ -3,6 +3,8 @@ package shadow
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,11 +15,11 @@ import (
 // is done with it. A new process that opens it finds what was durable.
 var ErrStore = errors.New("the journal's store failed")
 
-// storeFailure turns Pebble's way of failing (Logger.Fatalf, panics) into
-// errors. A failure in one of Pebble's own goroutines still ends the process, which is the safe
-// thing: the migration resumes from what is durable, and the application never notices (I9).
+// storeFailure turns Pebble's way of failing (Logger.Fatalf, panics) into errors:
+// a full state directory stops the migration, resumably, not the process.
 type storeFailure struct {
 	fatal      atomic.Pointer[error]
+	ended      chan struct{}         // closed when fatal is set
 	background atomic.Pointer[error] // of the last flush or compaction, until one succeeds
 }
 
@@ -30,11 +32,37 @@ func (p fatalPanic) Error() string { return p.err.Error() }
 func (*storeFailure) Infof(string, ...any)  {}
 func (*storeFailure) Errorf(string, ...any) {}
 
-// Fatalf must not return: Pebble would go on.
+// Fatalf does not return, or Pebble would go on. A call of ours gets the error; a
+// goroutine of Pebble's own ends, and its deferred calls release its locks.
 func (f *storeFailure) Fatalf(format string, args ...any) {
 	err := fmt.Errorf("%w: "+format, append([]any{ErrStore}, args...)...)
-	f.fatal.CompareAndSwap(nil, &err)
-	panic(fatalPanic{err})
+	f.failed(err)
+	if guarded() {
+		panic(fatalPanic{err})
+	}
+	runtime.Goexit()
+}
+
+// guarded reports whether guard is among the callers.
+func guarded() bool {
+	var pcs [128]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "(*storeFailure).guard") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// failed keeps the first fatal error.
+func (f *storeFailure) failed(err error) {
+	if f.fatal.CompareAndSwap(nil, &err) {
+		close(f.ended)
+	}
 }
 
 func (f *storeFailure) listener() *pebble.EventListener {
@@ -80,8 +108,21 @@ func (f *storeFailure) guard(fn func() error) (err error) {
 			err = p.err
 		default:
 			err = fmt.Errorf("%w: %v", ErrStore, p)
-			f.fatal.CompareAndSwap(nil, &err)
+			f.failed(err)
 		}
 	}()
 	return fn()
+}
+
+// await is guard for what may wait for Pebble's own goroutines: when one of them
+// fails, it would wait for ever. What fn uses must then be left to it.
+func (f *storeFailure) await(fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f.guard(fn) }()
+	select {
+	case err := <-done:
+		return err
+	case <-f.ended:
+		return f.err()
+	}
 }
