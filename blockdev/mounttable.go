@@ -93,7 +93,9 @@ func MountDev(fd int) (uint64, error) {
 	return superDev(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
-// ownMounts reads the table of the calling process's namespace.
+// OwnMounts reads the mount table of our namespace.
+func OwnMounts() ([]Mount, error) { return ownMounts() }
+
 func ownMounts() ([]Mount, error) {
 	mounts, err := readMountinfo("/proc/thread-self/mountinfo")
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"unsafe"
@@ -200,33 +199,6 @@ func mountsIn(s namespace) ([]Mount, error) {
 		mounts[i].NS, mounts[i].PID = s.inode, s.pid
 	}
 	return mounts, nil
-}
-
-// inNamespace runs f on a thread of its own inside the mount namespace ns, with
-// its root as root, and lets the thread end with it. f gets a descriptor of our
-// own /proc: there need not be one in there.
-func inNamespace(ns *os.File, f func(proc int) error) error {
-	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open /proc: %w", err)
-	}
-	defer unix.Close(proc)
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the runtime ends a thread whose goroutine ends locked,
-		// so nothing else ever runs in the foreign namespace.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("leave the shared working directory: %w", err)
-			return
-		}
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("enter mount namespace: %w", err)
-			return
-		}
-		done <- f(proc)
-	}()
-	return <-done
 }
 
 // eachTask calls f with every thread of every process: pid and "/proc/PID/task/TID".

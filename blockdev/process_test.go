@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // start runs a shell line that must print "ready" and then wait; it ends with
@@ -43,3 +44,18 @@ func startCommand(t *testing.T, dir, name string, args ...string) int {
 }
 
 func procRoot(pid int) string { return fmt.Sprintf("/proc/%d/root", pid) }
+
+// waitFor polls until ok, at most ten seconds.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}

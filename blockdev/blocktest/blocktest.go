@@ -112,8 +112,8 @@ func Detach(t testing.TB, dir string) {
 	}
 }
 
-// detachMounts unmounts dev wherever the test left it in our namespace, under
-// whatever other mounts.
+// detachMounts unmounts dev wherever it is: where the test left it in our
+// namespace, and in namespaces that were made meanwhile and took a copy along.
 func detachMounts(t testing.TB, dev string) {
 	t.Helper()
 	var st unix.Stat_t
@@ -127,13 +127,18 @@ func detachMounts(t testing.TB, dev string) {
 			t.Error(err)
 			return
 		}
-		at := slices.IndexFunc(mounts, func(m blockdev.Mount) bool {
-			return m.PID == 0 && (m.Dev == st.Rdev || m.Source == dev)
-		})
-		if at < 0 || unix.Unmount(mounts[at].Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != nil {
+		at := slices.IndexFunc(mounts, func(m blockdev.Mount) bool { return m.Dev == st.Rdev || m.Source == dev })
+		if at < 0 || !unmountAnywhere(mounts[at], mounts[0].NS) {
 			return
 		}
 	}
+}
+
+func unmountAnywhere(m blockdev.Mount, own uint64) bool {
+	if m.NS == own {
+		return unix.Unmount(m.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil
+	}
+	return exec.Command("nsenter", "-t", fmt.Sprint(m.PID), "-m", "umount", "-n", "-l", m.Point).Run() == nil
 }
 
 // NewVolume makes a file system of fstype on a loop device over a sparse image
