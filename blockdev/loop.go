@@ -142,7 +142,7 @@ func (l *Loop) DirectIO() (bool, error) {
 
 // detachLimit bounds the wait for the kernel to let go of a loop device, whose
 // last user may just be closing it.
-const detachLimit = 5 * time.Second
+var detachLimit = 5 * time.Second
 
 // Detach takes the device away from its file and returns when it is gone.
 //
