@@ -1,0 +1,446 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// create makes the counterpart of n, which has none yet, under name of d.
+func (p *pair) create(ctx context.Context, w *worker, d *dirTask, n Node, name string, typ uint8) error {
+	switch typ {
+	case unix.DT_REG:
+		return p.createFile(ctx, w, d, n, name)
+	case unix.DT_DIR:
+		return p.createDir(w, d, n, name)
+	case unix.DT_UNKNOWN:
+		var st unix.Stat_t
+		if err := unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW); vanished(err) {
+			return nil
+		} else if err != nil {
+			return p.sourceFailed(d.node, "stat "+name+" in", err)
+		}
+		return p.create(ctx, w, d, n, name, uint8(st.Mode&unix.S_IFMT>>12))
+	default:
+		return p.createOther(w, d, n, name)
+	}
+}
+
+// reader is an object of `from` that is being copied, with what was true before
+// its content was read: a change since then shows in ctime, or was heard.
+type reader struct {
+	fd     int
+	attr   copier.Attr
+	at     time.Time // before attr was read
+	synced bool      // its holes can be trusted
+}
+
+// read reads the attributes of a file that is about to be read, after the sync that
+// makes a later store through a mapping visible in its ctime (FACTS: "Times as
+// a second witness"), and that makes its holes true.
+func (p *pair) read(w *worker, fd int) (reader, error) {
+	r := reader{fd: fd, at: time.Now()}
+	var err error
+	r.attr, err = copier.ReadAttr(fd, w.bufs)
+	if err != nil || r.attr.Mode&unix.S_IFMT != unix.S_IFREG {
+		return r, err
+	}
+	sparse := r.attr.Blocks*512 < r.attr.Size
+	if !sparse && !p.young(r.attr.Ctime.Sec, uint32(r.attr.Ctime.Nsec)) {
+		return r, nil
+	}
+	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EROFS) {
+		// We were told in the application's place (I6).
+		p.fails.add(migrate.Blocker{Class: "source-sync-error", Object: fdPath(fd),
+			Why:  "its data could not be written to the source device: " + err.Error(),
+			Hint: "the application's own fsync may succeed now although data is lost: check the kernel log, and the file"})
+	}
+	r.synced = true
+	r.at = time.Now()
+	r.attr, err = copier.ReadAttr(fd, w.bufs)
+	return r, err
+}
+
+// print is the fingerprint of what was read; zero when it would prove nothing yet.
+func (p *pair) print(n Node, r *reader) Print {
+	if p.isRacy(r.attr.Ctime.Sec, uint32(r.attr.Ctime.Nsec), r.at) {
+		return 0
+	}
+	return p.printOf(n, &r.attr)
+}
+
+func (p *pair) printOf(n Node, a *copier.Attr) Print {
+	return PrintOf(n.Gen, a.Ctime.Sec, uint32(a.Ctime.Nsec), uint64(a.Size), a.Mode, a.Nlink)
+}
+
+// record remembers a copied object. It comes after all writes to `to`.
+func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
+	rec.Epoch = p.epoch.Load()
+	rec.Type = uint8(r.attr.Mode & unix.S_IFMT >> 12)
+	rec.Size = r.attr.Size
+	rec.Print = p.print(n, r)
+	p.unverify(rec)
+	rec.Flags &^= Racy
+	if rec.Print == 0 {
+		rec.Flags |= Racy
+		p.markRacy(n, r.at)
+	}
+	p.prints.Set(n.Ino, p.printOf(n, &r.attr))
+	if rec.Print == 0 && !p.fenced {
+		p.prints.Set(n.Ino, 0)
+	}
+	p.fresh.add(n)
+	if w != nil && r.attr.Nlink == 1 && rec.Type != unix.S_IFDIR>>12 {
+		return w.recs.Put(n, rec)
+	}
+	return p.nodes.Put(n, rec)
+}
+
+// createFile copies a file that `to` does not have.
+func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, name string) error {
+	src, err := copier.OpenBeneath(d.from, name, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return p.vanishedOr(d, name, "open", err)
+	}
+	defer unix.Close(src)
+	if same, err := p.from.codec.NodeAt(src, "", unix.AT_EMPTY_PATH); err != nil || same != n {
+		p.redo(d, name) // another object has the name by now
+		return nil
+	}
+	r, err := p.read(w, src)
+	if err != nil {
+		return p.sourceFailed(n, "read attributes of", err)
+	}
+	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
+	if !ok {
+		return nil
+	}
+	dst, err := p.makeFile(d, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	res, err := p.content(ctx, w, n, &r, dst, nil, false)
+	if err == nil {
+		err = p.extras(ctx, &r, dst)
+	}
+	if err != nil {
+		return p.contentFailed(n, src, err)
+	}
+	if err := p.dress(w, dst, &want); err != nil {
+		return err
+	}
+	to, err := p.to.codec.NodeAt(dst, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return &copier.TargetError{Op: "identify " + name, Off: -1, Err: err}
+	}
+	rec := Record{To: to, Digest: res.Digest}
+	p.copied(1, res.Read)
+	return p.record(w, n, &rec, &r)
+}
+
+// makeFile creates an empty file. A leftover of a crash in its place goes to limbo.
+func (p *pair) makeFile(d *dirTask, name string) (int, error) {
+	const flags = unix.O_CREAT | unix.O_EXCL | unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	dst, err := unix.Openat(d.to, name, flags, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		if err := p.displace(d, name); err != nil {
+			return -1, err
+		}
+		dst, err = unix.Openat(d.to, name, flags, 0o600)
+	}
+	if err != nil {
+		return -1, &copier.TargetError{Op: "create " + name, Off: -1, Err: err}
+	}
+	return dst, nil
+}
+
+// displace moves what has a name on `to`, and should not, to limbo.
+func (p *pair) displace(d *dirTask, name string) error {
+	old, err := p.to.codec.NodeAt(d.to, name, 0)
+	if err != nil {
+		return &copier.TargetError{Op: "look up " + name, Off: -1, Err: err}
+	}
+	return p.toLimbo(d.to, name, old)
+}
+
+// createDir makes a directory and has its entries copied by tasks of their own.
+func (p *pair) createDir(w *worker, d *dirTask, n Node, name string) error {
+	if _, ok := p.fitted(n, fdName{d.from, name}, nil); !ok {
+		return nil
+	}
+	err := unix.Mkdirat(d.to, name, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		if err := p.displace(d, name); err != nil {
+			return err
+		}
+		err = unix.Mkdirat(d.to, name, 0o700)
+	}
+	if err != nil {
+		return &copier.TargetError{Op: "make directory " + name, Off: -1, Err: err}
+	}
+	to, err := p.to.codec.NodeAt(d.to, name, 0)
+	if err != nil {
+		return &copier.TargetError{Op: "identify " + name, Off: -1, Err: err}
+	}
+	return p.adopt(w, n, to, d.to, name)
+}
+
+// adopt makes an empty (or mkfs's own) directory the counterpart of n and has it
+// filled. Until it is, its record has no print: a crash leaves it dirty.
+func (p *pair) adopt(w *worker, n, to Node, parent int, name string) error {
+	above, err := p.to.codec.NodeAt(parent, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return &copier.TargetError{Op: "identify parent of " + name, Off: -1, Err: err}
+	}
+	rec := Record{To: to, Type: unix.S_IFDIR >> 12, Parent: above, Name: name, Epoch: p.epoch.Load()}
+	if err := p.nodes.Put(n, &rec); err != nil {
+		return err
+	}
+	w.push(func(ctx context.Context, w *worker) error { return p.fill(ctx, w, n, to) })
+	return nil
+}
+
+// createOther makes a symbolic link, FIFO, socket or device.
+func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
+	src, err := copier.OpenBeneath(d.from, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return p.vanishedOr(d, name, "open", err)
+	}
+	defer unix.Close(src)
+	if same, err := p.from.codec.NodeAt(src, "", unix.AT_EMPTY_PATH); err != nil || same != n {
+		p.redo(d, name)
+		return nil
+	}
+	r, err := p.read(w, src)
+	if err != nil {
+		return p.sourceFailed(n, "read attributes of", err)
+	}
+	target := ""
+	if r.attr.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if target, err = copier.ReadLink(src, w.bufs); err != nil {
+			return p.sourceFailed(n, "read link", err)
+		}
+	}
+	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
+	if !ok {
+		return nil
+	}
+	make := func() error {
+		if r.attr.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return unix.Symlinkat(target, d.to, name)
+		}
+		return unix.Mknodat(d.to, name, r.attr.Mode&unix.S_IFMT|0o600, int(r.attr.Rdev))
+	}
+	err = make()
+	if errors.Is(err, unix.EEXIST) {
+		if err := p.displace(d, name); err != nil {
+			return err
+		}
+		err = make()
+	}
+	if err != nil {
+		return &copier.TargetError{Op: "make " + name, Off: -1, Err: err}
+	}
+	dst, err := unix.Openat(d.to, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &copier.TargetError{Op: "open " + name, Off: -1, Err: err}
+	}
+	defer unix.Close(dst)
+	if err := p.dress(w, dst, &want); err != nil {
+		return err
+	}
+	to, err := p.to.codec.NodeAt(dst, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return &copier.TargetError{Op: "identify " + name, Off: -1, Err: err}
+	}
+	p.copied(1, 0)
+	return p.record(w, n, &Record{To: to}, &r)
+}
+
+// update makes the content and the attributes of an object equal that has a
+// counterpart already. Directories' entries are reconcile's.
+func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
+	l := p.lock(n)
+	l.Lock()
+	defer l.Unlock()
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known {
+		return err
+	}
+	isFile := rec.Type == unix.S_IFREG>>12
+	flags := unix.O_PATH | unix.O_NOFOLLOW
+	if isFile {
+		flags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NONBLOCK | unix.O_NOFOLLOW
+	}
+	src, err := p.from.open(n, flags)
+	if vanished(err) {
+		return nil // its directory's comparison takes its name away
+	}
+	if err != nil {
+		return p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(src)
+	if rec.Type == unix.S_IFDIR>>12 {
+		p.dressLater(n)
+		return nil
+	}
+	r, err := p.read(w, src)
+	if err != nil {
+		return p.sourceFailed(n, "read attributes of", err)
+	}
+	want, ok := p.fitted(n, fdName{fd: src}, &r.attr)
+	if !ok {
+		return nil
+	}
+	dst, err := p.openTarget(rec.To, isFile)
+	if vanished(err) {
+		return p.remake(n)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	if isFile && (what&(Data|Object) != 0 || r.attr.Size != rec.Size) {
+		res, err := p.content(ctx, w, n, &r, dst, &rec, what&Object != 0)
+		if err == nil {
+			err = p.extras(ctx, &r, dst)
+		}
+		if err != nil {
+			return p.contentFailed(n, src, err)
+		}
+		rec.Digest = res.Digest
+		p.copied(0, res.Read)
+	}
+	if err := p.dress(w, dst, &want); err != nil {
+		return err
+	}
+	if !p.fails.empty() {
+		p.fails.clear("source-unreadable", fdPath(src))
+	}
+	return p.record(nil, n, &rec, &r)
+}
+
+// openTarget opens a counterpart so that it can be changed.
+func (p *pair) openTarget(to Node, file bool) (int, error) {
+	fd, err := p.to.open(to, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		if vanished(err) {
+			return -1, err
+		}
+		return -1, &copier.TargetError{Op: "open", Off: -1, Err: err}
+	}
+	if err := p.undress(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if !file {
+		return fd, nil
+	}
+	unix.Close(fd)
+	fd, err = p.to.open(to, unix.O_RDWR|unix.O_NOFOLLOW)
+	if err != nil {
+		return -1, &copier.TargetError{Op: "open for writing", Off: -1, Err: err}
+	}
+	return fd, nil
+}
+
+// remake forgets a counterpart that a power cut took. Which directories name it is
+// not known from the object, so all of them are compared again.
+func (p *pair) remake(n Node) error {
+	p.allDirs.Store(true)
+	return p.drop(n)
+}
+
+// drop forgets that n has a counterpart.
+func (p *pair) drop(n Node) error {
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known {
+		return err
+	}
+	p.unverify(&rec)
+	p.prints.Delete(n.Ino)
+	return p.nodes.Delete(n)
+}
+
+// undress clears what would keep an object of `to` from being changed.
+func (p *pair) undress(fd int) error {
+	b := spareBuffers.Get().(*copier.Buffers)
+	defer spareBuffers.Put(b)
+	a, err := copier.ReadAttr(fd, b)
+	if err != nil {
+		return &copier.TargetError{Op: "read attributes", Off: -1, Err: err}
+	}
+	if err := copier.Undress(fd, a); err != nil {
+		return &copier.TargetError{Op: "undress", Off: -1, Err: err}
+	}
+	return nil
+}
+
+// spareBuffers are for what no worker does, or not with its own.
+var spareBuffers = sync.Pool{New: func() any { return copier.NewBuffers() }}
+
+func (p *pair) copied(objects, bytes int64) {
+	o, b := p.objects.Add(objects), p.bytes.Add(bytes)
+	if p.onProgress != nil {
+		p.onProgress(o, b)
+	}
+}
+
+// redo has a name looked at again whose object changed while it was looked at.
+func (p *pair) redo(d *dirTask, name string) {
+	p.names.add(d.node, name)
+	p.journal.Mark(d.node, Entries)
+}
+
+// vanishedOr is for a name that could not be opened: it vanished or changed its type,
+// or the source is damaged.
+func (p *pair) vanishedOr(d *dirTask, name, op string, err error) error {
+	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EXDEV) {
+		p.redo(d, name)
+		return nil
+	}
+	return p.sourceFailedAt(d.node, d.pathOf(name), op, err)
+}
+
+// contentFailed tells a file of the source that cannot be read, which is named and
+// left behind, from a target that fails, which ends the pass.
+func (p *pair) contentFailed(n Node, src int, err error) error {
+	var s *copier.SourceError
+	if errors.As(err, &s) {
+		return p.sourceFailedAt(n, fdPath(src), "read", err)
+	}
+	return err
+}
+
+// retrySource is how long an object of the source that could not be read is left alone.
+const retrySource = 30 * time.Second
+
+func (p *pair) sourceFailed(n Node, op string, err error) error {
+	return p.sourceFailedAt(n, p.from.nodePath(n), op, err)
+}
+
+func (p *pair) sourceFailedAt(n Node, path, op string, err error) error {
+	p.fails.add(migrate.Blocker{Class: "source-unreadable", Object: path, Why: op + ": " + err.Error(),
+		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind"})
+	p.racyMu.Lock()
+	p.racy[n] = time.Now().Add(retrySource)
+	p.racyMu.Unlock()
+	return nil
+}
+
+// refuse names an object that the target cannot hold.
+func (p *pair) refuse(class, path, why string) error {
+	p.fails.add(migrate.Blocker{Class: class, Object: path, Why: why,
+		Hint: "change it on the source, or waive the class " + class})
+	return nil
+}

@@ -1,0 +1,359 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+const (
+	passUnits     = 100_000          // of one pass
+	commitEvery   = 20 * time.Second // between checkpoints, when nothing else asks for one
+	commitBacklog = 50_000           // units cleaned in memory that ask for a checkpoint
+)
+
+// passMode says how thorough the end of a pass is.
+type passMode struct {
+	durable bool // checkpoint in any case
+	verify  bool // read back what was copied since it was last verified
+}
+
+// pass copies the units that are dirty when it begins.
+func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, error) {
+	began := time.Now()
+	bytes := p.bytes.Load()
+	if err := p.rescanIfNeeded(ctx); err != nil {
+		return migrate.PassResult{}, err
+	}
+	p.judgeLostFound()
+	p.dueRacy(false)
+	units := p.journal.Take(passUnits)
+	var res migrate.PassResult
+	res.Units = int64(len(units))
+	if len(units) > 0 {
+		if err := p.work(ctx, units); err != nil {
+			return res, err
+		}
+	}
+	res.Bytes = p.bytes.Load() - bytes
+	p.learn(time.Since(began), &res)
+	if _, err := p.sweepLimbo(ctx, false); err != nil {
+		return res, err
+	}
+	if mode.durable || p.commitDue() {
+		if err := p.checkpoint(ctx); err != nil {
+			return res, err
+		}
+	}
+	if mode.verify && p.fresh.len() > 0 {
+		proof, err := p.readBack(ctx)
+		if err != nil {
+			return res, err
+		}
+		res.Differs = proof.Different
+	}
+	if p.journal.Len() == 0 && p.racyLen() == 0 {
+		p.counts.mu.Lock()
+		p.counts.consistent = began
+		p.counts.mu.Unlock()
+	}
+	res.Took = time.Since(began)
+	return res, nil
+}
+
+// work copies units: structure and content by tasks, then the directories' attributes,
+// which anything done to their entries would have changed.
+func (p *pair) work(ctx context.Context, units []Unit) error {
+	// The marks are durable before the other side is touched: after a power cut that
+	// takes the source's last changes, what the shadow kept of them is copied again (I3).
+	if err := p.journal.Begin(ctx, units); err != nil {
+		return err
+	}
+	tasks := make([]task, 0, len(units)/chunk+1)
+	for len(units) > 0 {
+		part := units[:min(chunk, len(units))]
+		units = units[len(part):]
+		tasks = append(tasks, func(ctx context.Context, w *worker) error {
+			for i := range part {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := p.process(ctx, w, part[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := p.run(ctx, tasks); err != nil {
+		return err
+	}
+	return p.dressDirs(ctx)
+}
+
+func (p *pair) run(ctx context.Context, tasks []task) error {
+	return runTasks(ctx, p.workers, p.nodes, p.setup, tasks)
+}
+
+func (p *pair) process(ctx context.Context, w *worker, u Unit) error {
+	rec, known, err := p.nodes.Get(u.Node)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !known:
+		// New: its directory is marked too, and its comparison copies it.
+	case rec.Type == unix.S_IFDIR>>12:
+		if u.What&(Firm|Object) != 0 {
+			p.names.allOf(u.Node)
+		}
+		err = p.reconcile(ctx, w, u.Node)
+	default:
+		err = p.update(ctx, w, u.Node, u.What)
+	}
+	if err != nil {
+		return err
+	}
+	p.cleaned(u)
+	return nil
+}
+
+// dirState is a directory of `from` whose counterpart is to be dressed at the end of a
+// pass. listed says that its entries were compared as of print.
+type dirState struct {
+	listed bool
+	print  Print
+	racy   bool
+	at     time.Time
+}
+
+// dressLater has the attributes of directory n of `from` put on its counterpart
+// at the end of the pass: whatever changes its entries on `to` changes its times.
+func (p *pair) dressLater(n Node) {
+	p.dirsMu.Lock()
+	defer p.dirsMu.Unlock()
+	if _, known := p.dirs[n]; !known {
+		p.dirs[n] = dirState{}
+	}
+}
+
+// settleDir is dressLater for a directory whose entries are equal as of s.
+func (p *pair) settleDir(n Node, s dirState) {
+	s.listed = true
+	p.dirsMu.Lock()
+	p.dirs[n] = s
+	p.dirsMu.Unlock()
+}
+
+// statDir is the state of directory n before its entries are looked at.
+func (p *pair) statDir(fd int, n Node) (dirState, error) {
+	at := time.Now()
+	a, err := copier.ReadStat(fd)
+	if err != nil {
+		return dirState{}, err
+	}
+	return dirState{print: p.printOf(n, &a), at: at, racy: p.isRacy(a.Ctime.Sec, a.Ctime.Nsec, at)}, nil
+}
+
+// dressDirs dresses the directories that this pass touched. Their records say clean
+// only now, when entries and attributes both are.
+func (p *pair) dressDirs(ctx context.Context) error {
+	p.dirsMu.Lock()
+	dirs := p.dirs
+	p.dirs = map[Node]dirState{}
+	p.dirsMu.Unlock()
+	var tasks []task
+	nodes := make([]Node, 0, len(dirs))
+	for n := range dirs {
+		nodes = append(nodes, n)
+	}
+	for len(nodes) > 0 {
+		part := nodes[:min(chunk, len(nodes))]
+		nodes = nodes[len(part):]
+		tasks = append(tasks, func(ctx context.Context, w *worker) error {
+			for _, n := range part {
+				if err := p.dressDir(w, n, dirs[n]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err := p.run(ctx, tasks)
+	if err != nil {
+		p.dirsMu.Lock()
+		for n := range dirs {
+			if _, known := p.dirs[n]; !known {
+				p.dirs[n] = dirState{} // still to be dressed; its entries count as unproven
+			}
+			p.names.allOf(n)
+			p.journal.Mark(n, Entries|Attrs)
+		}
+		p.dirsMu.Unlock()
+	}
+	return err
+}
+
+func (p *pair) dressDir(w *worker, n Node, s dirState) error {
+	l := p.lock(n)
+	l.Lock()
+	defer l.Unlock()
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known {
+		return err
+	}
+	src, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
+	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(src)
+	attr, err := copier.ReadAttr(src, w.bufs)
+	if err != nil {
+		return p.sourceFailed(n, "read attributes of", err)
+	}
+	want, ok := p.fitted(n, fdName{fd: src}, &attr)
+	if !ok {
+		return nil
+	}
+	dst, err := p.to.open(rec.To, unix.O_RDONLY|unix.O_DIRECTORY)
+	if vanished(err) {
+		return p.lostTarget(n, src)
+	}
+	if err != nil {
+		return &copier.TargetError{Op: "open directory", Off: -1, Err: err}
+	}
+	defer unix.Close(dst)
+	if err := p.dress(w, dst, &want); err != nil {
+		return err
+	}
+	if p.printOf(n, &attr) != s.print && s.listed {
+		p.journal.Mark(n, Entries|Attrs) // it changed since its entries were listed
+	}
+	p.fresh.add(n)
+	rec.Epoch = p.epoch.Load()
+	p.unverify(&rec)
+	if !s.listed {
+		// Only we touched it, on the other side: what its print says of the
+		// entries stays as true as it was.
+		return p.nodes.Put(n, &rec)
+	}
+	rec.Print, rec.Flags = s.print, rec.Flags&^Racy
+	if s.racy {
+		rec.Print, rec.Flags = 0, rec.Flags|Racy
+		p.markRacy(n, s.at)
+	}
+	if s.racy && !p.fenced {
+		p.prints.Set(n.Ino, 0)
+	} else {
+		p.prints.Set(n.Ino, s.print)
+	}
+	return p.nodes.Put(n, &rec)
+}
+
+// recordPlace remembers where directory n stands on `to`.
+func (p *pair) recordPlace(n Node, parent int, name string) error {
+	above, err := p.to.codec.NodeAt(parent, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return &copier.TargetError{Op: "identify parent of " + name, Off: -1, Err: err}
+	}
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known {
+		return err
+	}
+	rec.Parent, rec.Name = above, name
+	return p.nodes.Put(n, &rec)
+}
+
+func (p *pair) commitDue() bool {
+	p.doneMu.Lock()
+	n := len(p.done)
+	p.doneMu.Unlock()
+	return n > commitBacklog || time.Since(p.lastCommit()) > commitEvery
+}
+
+// checkpointsDuring makes checkpoints while a long pass runs, so that a crash costs the
+// copy of a few seconds. The returned func ends them and says how the last one went.
+func (p *pair) checkpointsDuring(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		t := time.NewTicker(commitEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				done <- nil
+				return
+			case <-t.C:
+				if err := p.checkpoint(ctx); err != nil && ctx.Err() == nil {
+					done <- err
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// checkpoint makes what was cleaned so far durable, in I3's order: what was read
+// was read before; now `from` is synced, so that it has no future that the other side
+// knows and it could lose; then `to`; then the journal says so.
+func (p *pair) checkpoint(ctx context.Context) error {
+	p.doneMu.Lock()
+	done := p.done
+	p.done = nil
+	p.doneMu.Unlock()
+	// A record takes its epoch after its object was written, so every record of
+	// this epoch or an older one is covered by the syncs that follow.
+	epoch := p.epoch.Add(1) - 1
+	began := time.Now()
+	if err := p.syncFrom(); err != nil {
+		return err
+	}
+	if err := blockdev.Syncfs(p.to.fd); err != nil {
+		return &copier.TargetError{Op: "sync", Off: -1, Err: err}
+	}
+	now := time.Now()
+	p.counts.mu.Lock()
+	p.counts.syncCost, p.counts.committed = now.Sub(began), now
+	p.counts.mu.Unlock()
+	return p.journal.Commit(ctx, done, epoch, p.bootID)
+}
+
+// syncFrom syncs the truth. A failure is not ours but the application's, whose
+// own fsync may not hear of it any more (I6): recorded for good.
+func (p *pair) syncFrom() error {
+	if p.syncFailed.Load() {
+		return errSourceSync
+	}
+	err := blockdev.Syncfs(p.from.fd)
+	if err == nil {
+		return nil
+	}
+	p.syncFailed.Store(true)
+	p.fails.add(migrate.Blocker{Class: "source-sync-error", Object: p.from.device,
+		Why:  "writing its data back failed: " + err.Error(),
+		Hint: "an application's write may be lost although its fsync succeeds now: check the kernel log, and the application's data"})
+	return errSourceSync
+}
+
+// errSourceSync says that nothing of the truth can be claimed to be durable any more.
+var errSourceSync = errors.New("the source could not be synced")
+
+func (p *pair) lastCommit() time.Time {
+	p.counts.mu.Lock()
+	defer p.counts.mu.Unlock()
+	return p.counts.committed
+}

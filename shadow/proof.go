@@ -1,0 +1,233 @@
+package shadow
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/formats"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// A scan reads the attributes of every inode of `from` in one sweep (the inode table,
+// bulkstat, the tree) and compares generation, ctime, size, mode and link count
+// with what was recorded when the inode was copied. It needs no events, so it is
+// the other witness: it finds stores through mappings, and whatever happened
+// while nobody watched. Behind the fence it is the proof that nothing was missed.
+
+const (
+	scanEvery = 30 * time.Second // between scans in Hold, at least
+	scanShare = 50               // and at least this many times what a scan takes
+)
+
+// scanResult is what a scan found.
+type scanResult struct {
+	info      formats.ScanInfo
+	objects   int64
+	different int64
+	unknown   int64 // of these, never copied: their directories differ too
+	examples  []string
+	took      time.Duration
+}
+
+// scan compares every inode in use and calls differ for those that are not as copied.
+func (p *pair) scan(ctx context.Context, differ func(n Node, dir bool)) (scanResult, error) {
+	began := time.Now()
+	var res scanResult
+	skip := p.ignoredInodes()
+	var err error
+	res.info, err = p.from.format.ScanBatch(ctx, formats.ScanTarget{Device: p.from.device, MountFD: p.from.fd}, 0,
+		func(batch []formats.InodeRecord) error {
+			for i := range batch {
+				r := &batch[i]
+				if r.Nlink == 0 || r.Ino == skip {
+					continue
+				}
+				res.objects++
+				if p.prints.Get(r.Ino) == PrintOf(r.Gen, r.CtimeSec, r.CtimeNsec, r.Size, r.Mode, r.Nlink) {
+					continue
+				}
+				res.different++
+				if len(res.examples) < 20 {
+					res.examples = append(res.examples, fmt.Sprintf("inode %d: changed since it was copied", r.Ino))
+				}
+				differ(Node{Ino: r.Ino, Gen: r.Gen}, r.Mode&unix.S_IFMT == unix.S_IFDIR)
+			}
+			return ctx.Err()
+		})
+	res.took = time.Since(began)
+	if err != nil {
+		return res, fmt.Errorf("scan inodes of %s: %w", p.from.device, err)
+	}
+	p.counts.mu.Lock()
+	p.counts.scanCost, p.counts.scanned = res.took, time.Now()
+	p.counts.mu.Unlock()
+	return res, nil
+}
+
+// ignoredInodes is the inode of a lost+found that only `from` has.
+func (p *pair) ignoredInodes() uint64 {
+	if !p.skipLostFound.Load() {
+		return 0
+	}
+	n, err := p.from.codec.NodeAt(p.from.fd, lostFound, 0)
+	if err != nil {
+		return 0
+	}
+	return n.Ino
+}
+
+// rescan marks what a scan finds to be different. Unknown inodes need no mark: the directory that
+// names one has changed too, and copies it.
+func (p *pair) rescan(ctx context.Context) (scanResult, error) {
+	p.names.trust() // from here on events are complete again; what came before shows in the scan
+	if p.from.format.Name() == "btrfs" || p.from.format.Name() == "xfs" {
+		if err := p.syncFrom(); err != nil { // delayed inodes reach the tree at a commit
+			return scanResult{}, err
+		}
+	}
+	return p.scan(ctx, func(n Node, dir bool) {
+		if dir {
+			p.names.allOf(n)
+			p.journal.Mark(n, Entries|Attrs)
+			return
+		}
+		p.journal.Mark(n, Data|Attrs)
+	})
+}
+
+// rescanIfNeeded scans when events were lost or marks dropped, and from time to time
+// for what makes no events.
+func (p *pair) rescanIfNeeded(ctx context.Context) error {
+	if p.allDirs.Swap(false) {
+		if err := p.markAllDirs(); err != nil {
+			p.allDirs.Store(true)
+			return err
+		}
+	}
+	needed, _ := p.journal.NeedRescan()
+	if !needed && !p.scanDue() {
+		return nil
+	}
+	token := p.journal.RescanBegin()
+	if _, err := p.rescan(ctx); err != nil {
+		return err
+	}
+	p.journal.RescanDone(token)
+	return nil
+}
+
+func (p *pair) scanDue() bool {
+	p.counts.mu.Lock()
+	defer p.counts.mu.Unlock()
+	return p.scans && time.Since(p.counts.scanned) > max(scanEvery, scanShare*p.counts.scanCost)
+}
+
+// markAllDirs has every directory's entries compared: for what can only be found by its name.
+func (p *pair) markAllDirs() error {
+	return p.nodes.Iterate(func(n Node, r *Record) error {
+		if r.Type == unix.S_IFDIR>>12 {
+			p.names.allOf(n)
+			p.journal.Mark(n, Entries|Attrs|Firm)
+		}
+		return nil
+	})
+}
+
+// maxRounds bounds how often what a proof finds is copied behind the fence: nobody
+// changes the truth there, so twice is enough, and more means a fault.
+const maxRounds = 4
+
+// maxDrains bounds how often the journal is emptied: what a unit marks in turn (the
+// parent of what moved) ends with the depth of the tree.
+const maxDrains = 1000
+
+// drain copies the last units behind the fence and proves that nothing was missed.
+func (p *pair) drain(ctx context.Context) (migrate.Proof, error) {
+	p.fenced = true
+	p.dueRacy(true)
+	var res scanResult
+	for round := 1; ; round++ {
+		if err := p.drainJournal(ctx); err != nil {
+			return migrate.Proof{}, err
+		}
+		left, err := p.sweepLimbo(ctx, true)
+		if err != nil {
+			return migrate.Proof{}, err
+		}
+		if res, err = p.rescan(ctx); err != nil {
+			return migrate.Proof{}, err
+		}
+		if left > 0 {
+			// Something is in limbo whose object lives: its name was missed.
+			if err := p.markAllDirs(); err != nil {
+				return migrate.Proof{}, err
+			}
+		}
+		if res.different == 0 && left == 0 {
+			break
+		}
+		if round == maxRounds {
+			return p.proof(res), fmt.Errorf("%d objects still differ and %d have no name after %d rounds behind the fence",
+				res.different, left, round)
+		}
+	}
+	if err := p.checkpoint(ctx); err != nil {
+		return p.proof(res), err
+	}
+	back, err := p.readBack(ctx)
+	if err != nil {
+		return p.proof(res), err
+	}
+	proof := p.proof(res)
+	proof.Different += back.Different
+	proof.Examples = append(proof.Examples, back.Examples...)
+	return proof, nil
+}
+
+func (p *pair) drainJournal(ctx context.Context) error {
+	for round := 0; p.journal.Len() > 0; round++ {
+		units := p.journal.Take(passUnits)
+		if round == maxDrains {
+			return fmt.Errorf("%d units are still dirty after %d rounds behind the fence, among them %s (%v)",
+				len(units), round, p.from.nodePath(units[0].Node), units[0].What)
+		}
+		if err := p.work(ctx, units); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pair) proof(res scanResult) migrate.Proof {
+	return migrate.Proof{Kind: res.info.Kind, Objects: res.objects, Verified: p.verifiedCount(),
+		Different: res.different, Examples: res.examples, Took: res.took}
+}
+
+// baseline takes the fingerprints of `from` as it is, for objects that were proven
+// equal before the moment `before` (unix nanoseconds); what changed since is marked.
+func (p *pair) baseline(ctx context.Context, before int64) error {
+	_, err := p.from.format.ScanBatch(ctx, formats.ScanTarget{Device: p.from.device, MountFD: p.from.fd}, 0,
+		func(batch []formats.InodeRecord) error {
+			for i := range batch {
+				r := &batch[i]
+				if r.Nlink == 0 {
+					continue
+				}
+				if r.CtimeSec*1e9+int64(r.CtimeNsec) < before {
+					p.prints.Set(r.Ino, PrintOf(r.Gen, r.CtimeSec, r.CtimeNsec, r.Size, r.Mode, r.Nlink))
+					continue
+				}
+				n := Node{Ino: r.Ino, Gen: r.Gen}
+				p.names.allOf(n)
+				p.journal.Mark(n, Data|Attrs|Entries)
+			}
+			return ctx.Err()
+		})
+	if err != nil {
+		return fmt.Errorf("scan inodes of %s: %w", p.from.device, err)
+	}
+	return nil
+}

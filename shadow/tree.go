@@ -1,0 +1,465 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/formats"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// Tree is a mounted volume that changes its format: the Subject for files, followed
+// by a watch. It joins what the other parts of the package do: Place mounts and
+// fences, a pair copies one way, a Watch feeds the pair's journal, the Store remembers.
+type Tree struct {
+	o     TreeOptions
+	place *Place
+	store *Store
+	boot  string
+
+	mu      sync.Mutex // serialises what changes the pairs; never held by Backlog
+	pairMu  sync.Mutex
+	there   *pair // source → shadow
+	back    *pair // shadow → source, after the switch
+	watches map[migrate.Side]*Watch
+	wayBack wayBack
+	open    struct { // the last look at who holds files open for writing
+		mu    sync.Mutex
+		at    time.Time
+		files int
+		bytes int64
+	}
+}
+
+// TreeOptions are what a Tree needs beside its plan.
+type TreeOptions struct {
+	Plan  *migrate.Plan
+	State string // this migration's directory: journal and records of what was made
+	// Checks proves that the plan can work here and now; package preflight has it.
+	Checks   func(ctx context.Context) ([]migrate.Check, error)
+	Audit    func(event string, fields map[string]any) error
+	Warn     func(what, why, hint string)
+	Progress func(objects, bytes int64)
+}
+
+// NewTree opens the subject of a plan over its state directory and touches neither volume.
+func NewTree(o TreeOptions) (*Tree, error) {
+	if o.Warn == nil {
+		o.Warn = func(_, _, _ string) {}
+	}
+	pl := o.Plan
+	place, err := OpenPlace(PlaceOptions{
+		ID: pl.ID, Dir: pl.Source.Mount, Source: pl.Source.Device, Spare: pl.Target.Spare,
+		SourceFormat: pl.Source.Format, SourceUUID: pl.Source.UUID,
+		TargetFormat: pl.Target.Format, TargetOptions: pl.Target.Options,
+		MountOptions: pl.Source.Options, KeepOld: keepsOld(pl), Objects: pl.Observed.Objects, Wipe: pl.Target.Wipe,
+		Label: pl.Target.Label, StateDir: o.State, Fstab: pl.Persist.Fstab, Audit: o.Audit, Warn: o.Warn,
+	})
+	if err != nil {
+		return nil, err
+	}
+	boot, err := blockdev.BootID()
+	if err != nil {
+		return nil, errors.Join(err, place.Close())
+	}
+	return &Tree{o: o, place: place, boot: boot, watches: map[migrate.Side]*Watch{}}, nil
+}
+
+// keepsOld reports whether the old volume stays as it was at the fence.
+func keepsOld(pl *migrate.Plan) bool { return pl.Cutover.Old == "keep" || pl.Cutover.Finalize }
+
+// Preflight is Subject.Preflight.
+func (t *Tree) Preflight(ctx context.Context) ([]migrate.Check, error) {
+	if t.o.Checks == nil {
+		return nil, nil
+	}
+	return t.o.Checks(ctx)
+}
+
+func (t *Tree) openStore() error {
+	if t.store != nil {
+		return nil
+	}
+	s, err := OpenStore(filepath.Join(t.o.State, "journal"), StoreOptions{})
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	t.store = s
+	return nil
+}
+
+// Prepare is Subject.Prepare.
+func (t *Tree) Prepare(ctx context.Context, to migrate.Side) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.openStore(); err != nil {
+		return err
+	}
+	if to == migrate.Source {
+		return t.prepareBack(ctx)
+	}
+	if t.active() != nil {
+		return nil
+	}
+	if err := t.place.Make(ctx); err != nil {
+		return err
+	}
+	from, err := t.volume(ctx, migrate.Source, false)
+	if err != nil {
+		return err
+	}
+	dst, err := t.volume(ctx, migrate.Shadow, true)
+	if err != nil {
+		return err
+	}
+	p, err := t.newPair(from, dst, 'f')
+	if err != nil {
+		return err
+	}
+	p.waived = func(class string) bool { _, ok := t.o.Plan.Waives(class); return ok }
+	// The tracker starts before anything is read, or what changes between the two is lost.
+	if err := t.watch(migrate.Source, from, p); err != nil {
+		p.close()
+		return err
+	}
+	if err := t.recover(p); err != nil {
+		p.close()
+		return err
+	}
+	if err := p.begin(); err != nil {
+		p.close()
+		return err
+	}
+	t.setPairs(p, t.back)
+	return nil
+}
+
+// recover brings back what is durable, and has everything scanned that may have
+// changed while nobody watched.
+func (t *Tree) recover(p *pair) error {
+	rec, err := p.journal.Recover(t.boot)
+	if err != nil {
+		return err
+	}
+	p.epoch.Store(rec.Epoch + 1)
+	if err := p.nodes.LoadPrints(p.prints); err != nil {
+		return fmt.Errorf("read node map: %w", err)
+	}
+	var verified, objects int64
+	err = p.nodes.Iterate(func(_ Node, r *Record) error {
+		objects++
+		if r.Flags&Verified != 0 {
+			verified++
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read node map: %w", err)
+	}
+	p.verified.Store(verified)
+	p.objects.Store(objects)
+	if objects > 0 {
+		p.fresh.over = verified < objects
+		p.journal.MarkAll("nobody watched since the last run")
+	}
+	return nil
+}
+
+// volume opens a side through its private mount.
+func (t *Tree) volume(ctx context.Context, side migrate.Side, write bool) (*volume, error) {
+	tree, err := t.place.Open(ctx, side, write)
+	if err != nil {
+		return nil, err
+	}
+	return t.describe(side, tree)
+}
+
+// describe reads what a volume is from its superblock: its limits are those of
+// the volume that was made, not of the options that were meant.
+func (t *Tree) describe(side migrate.Side, tree *blockdev.Tree) (*volume, error) {
+	dev, err := t.place.device(side)
+	if err != nil {
+		return nil, err
+	}
+	f, ok := formats.Lookup(t.place.format(side))
+	if !ok {
+		return nil, fmt.Errorf("unknown format %q", t.place.format(side))
+	}
+	v, err := probe(dev.Path, f)
+	if err != nil {
+		return nil, fmt.Errorf("read superblock of %s: %w", dev.Path, err)
+	}
+	fd, err := readable(tree.Fd())
+	if err != nil {
+		return nil, err
+	}
+	vol, err := openVolume(fd, dev.Path, f, v.Limits)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return vol, nil
+}
+
+func (t *Tree) newPair(from, to *volume, space byte) (*pair, error) {
+	c := t.o.Plan.Copy
+	workers := c.Threads
+	if workers <= 0 {
+		workers = runtime.NumCPU() * 2
+	}
+	var setup func()
+	if c.Policy != "asap" {
+		setup = lowerPriority
+	}
+	p, err := newPair(pairOptions{
+		From: from, To: to, Store: t.store, Space: space, BootID: t.boot, Workers: workers, Setup: setup,
+		Throttle: copier.NewThrottle(c.Policy, c.Rate), Limbo: ".fsmigrate-" + t.o.Plan.ID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.onProgress = t.o.Progress
+	return p, nil
+}
+
+// lowerPriority has this worker's I/O come after the application's. The worker keeps
+// the thread, which ends with it.
+func lowerPriority() {
+	runtime.LockOSThread()
+	// Where the I/O scheduler knows no priorities, pressure still slows us down.
+	_ = copier.SetThreadIOPriority(copier.IOPriorityLow)
+}
+
+// watch starts following a side into a pair's journal.
+func (t *Tree) watch(side migrate.Side, v *volume, p *pair) error {
+	if w := t.watches[side]; w != nil {
+		if err := w.Close(); err != nil {
+			return err
+		}
+		delete(t.watches, side)
+	}
+	w, err := StartWatch(v.fd, v.codec, p.handle)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", v.device, err)
+	}
+	t.watches[side] = w
+	return nil
+}
+
+func (t *Tree) unwatch(side migrate.Side) error {
+	w := t.watches[side]
+	delete(t.watches, side)
+	if w == nil {
+		return nil
+	}
+	return w.Close()
+}
+
+// active is the pair that copies now; nil before Prepare and between a switch and
+// the preparation of the way back.
+func (t *Tree) active() *pair {
+	t.pairMu.Lock()
+	defer t.pairMu.Unlock()
+	if t.back != nil && t.back.to != nil {
+		return t.back
+	}
+	return t.there
+}
+
+func (t *Tree) setPairs(there, back *pair) {
+	t.pairMu.Lock()
+	t.there, t.back = there, back
+	t.pairMu.Unlock()
+}
+
+// Copy is Subject.Copy: the comparison of a root that has nothing yet is the walk.
+func (t *Tree) Copy(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.active()
+	if p == nil {
+		return errNotPrepared
+	}
+	if done, _, err := t.store.Meta("copied"); err != nil {
+		return err
+	} else if len(done) > 0 {
+		return nil
+	}
+	if err := p.walk(ctx); err != nil {
+		return err
+	}
+	return t.store.SetMeta("copied", []byte(time.Now().UTC().Format(time.RFC3339)), true)
+}
+
+var errNotPrepared = errors.New("not prepared")
+
+// walk copies the whole tree: root's entries, and with each new directory its own. After a
+// crash the scan marks what is unfinished, and this copies the rest.
+func (p *pair) walk(ctx context.Context) error {
+	root := p.from.root
+	if _, known, err := p.nodes.Get(root); err != nil {
+		return err
+	} else if !known {
+		if err := p.nodes.Put(root, &Record{To: p.to.root, Type: unix.S_IFDIR >> 12, Epoch: p.epoch.Load()}); err != nil {
+			return err
+		}
+	}
+	p.names.allOf(root)
+	p.journal.Mark(root, Entries|Attrs)
+	stop := p.checkpointsDuring(ctx)
+	_, err := p.pass(ctx, passMode{})
+	for err == nil && p.journal.Len() > passUnits {
+		_, err = p.pass(ctx, passMode{}) // a resumed walk may have left more than one pass takes
+	}
+	if stopErr := stop(); err == nil {
+		err = stopErr
+	}
+	if err != nil {
+		return err
+	}
+	p.scans = true
+	return p.checkpoint(ctx)
+}
+
+// Pass is Subject.Pass.
+func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.active()
+	if p == nil {
+		return migrate.PassResult{}, errNotPrepared
+	}
+	p.scans = true
+	res, err := p.pass(ctx, passMode{verify: p.verifies, durable: p.verifies && p.fresh.len() > 0})
+	return res, t.told(err)
+}
+
+// Verify is Subject.Verify. The first time the shadow is unmounted and mounted again, so
+// that nothing is compared from memory.
+func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.active()
+	if p == nil {
+		return migrate.Proof{}, errNotPrepared
+	}
+	if err := p.checkpoint(ctx); err != nil {
+		return migrate.Proof{}, err
+	}
+	if !p.verifies && p == t.there {
+		if err := t.remount(ctx, p); err != nil {
+			return migrate.Proof{}, err
+		}
+	}
+	proof, err := p.verifyAll(ctx)
+	if err == nil {
+		p.verifies = true
+	}
+	if n, waived := t.waivedFailures(p); waived {
+		proof.Waived = n
+	}
+	return proof, t.told(err)
+}
+
+// remount reads everything that follows from the shadow's device.
+func (t *Tree) remount(ctx context.Context, p *pair) error {
+	p.close()
+	unix.Close(p.to.fd)
+	tree, err := t.place.RemountOther(ctx, migrate.Shadow)
+	if err != nil {
+		return err
+	}
+	v, err := t.describe(migrate.Shadow, tree)
+	if err != nil {
+		return err
+	}
+	p.to = v
+	return p.openLimbo(p.limboDir)
+}
+
+// Mirror is Subject.Mirror.
+func (t *Tree) Mirror(context.Context, bool) error { return migrate.ErrNoMirror }
+
+// told gives an operator's words to the failures that have a remedy.
+func (t *Tree) told(err error) error {
+	var te *copier.TargetError
+	switch {
+	case err == nil:
+		return nil
+	case copier.Full(err):
+		free, total := t.spareSpace()
+		return &migrate.Problem{Kind: migrate.Stopped, What: "the spare is full",
+			Why:  fmt.Errorf("%s free of %s: %w", size(free), size(total), err),
+			Hint: "grow the spare and its file system, or free space on the source, then: fsmigrate resume " + t.o.Plan.ID}
+	case errors.Is(err, errSourceSync):
+		return &migrate.Problem{Kind: migrate.Failed, What: "the source could not be synced", Why: err,
+			Hint: "its device fails: see the kernel log, and fsmigrate status " + t.o.Plan.ID}
+	case errors.As(err, &te):
+		return &migrate.Problem{Kind: migrate.Failed, What: "the spare failed; the source is untouched", Why: err,
+			Hint: "see the kernel log; fsmigrate abort " + t.o.Plan.ID + ", and use another spare"}
+	}
+	return err
+}
+
+func (t *Tree) spareSpace() (free, total int64) {
+	p := t.active()
+	if p == nil {
+		return 0, 0
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(p.to.fd, &st) != nil {
+		return 0, 0
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize
+}
+
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	div, exp := int64(unit), 0
+	for m := n / unit; m >= unit; m /= unit {
+		div *= unit
+		exp++
+	}
+	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
+}
+
+// Close is Subject.Close.
+func (t *Tree) Close() error { return errors.Join(t.stop(), t.place.Close()) }
+
+// Abort is Subject.Abort.
+func (t *Tree) Abort(ctx context.Context) error {
+	if err := t.stop(); err != nil {
+		return err
+	}
+	return t.place.Release(ctx, migrate.Shadow)
+}
+
+// stop ends tracker, pairs and store.
+func (t *Tree) stop() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	errs := []error{t.unwatch(migrate.Source), t.unwatch(migrate.Shadow)}
+	for _, p := range []*pair{t.there, t.back} {
+		if p != nil {
+			p.shut()
+		}
+	}
+	t.setPairs(nil, nil)
+	if t.store != nil {
+		errs = append(errs, t.store.Close())
+		t.store = nil
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,326 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// Fence is Subject.Fence.
+func (t *Tree) Fence(ctx context.Context, to migrate.Side) error {
+	p := t.active()
+	if p == nil {
+		return errNotPrepared
+	}
+	if p.back != (to == migrate.Source) {
+		return fmt.Errorf("fence: the way to the %s is not prepared", to)
+	}
+	return t.place.Fence(ctx, to.Other())
+}
+
+// Drain is Subject.Drain.
+func (t *Tree) Drain(ctx context.Context, to migrate.Side) (migrate.Proof, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.active()
+	if p == nil {
+		return migrate.Proof{}, errNotPrepared
+	}
+	if w := t.watches[to.Other()]; w != nil {
+		if err := w.Barrier(ctx); err != nil {
+			return migrate.Proof{}, fmt.Errorf("drain the watch: %w", err)
+		}
+	}
+	proof, err := p.drain(ctx)
+	if err != nil {
+		return proof, t.told(err)
+	}
+	if n, waived := t.waivedFailures(p); waived {
+		proof.Waived = n
+	}
+	if err := p.dropLimbo(); err != nil {
+		return proof, t.told(err)
+	}
+	return proof, p.checkpoint(ctx)
+}
+
+// SwapIn is Subject.SwapIn.
+func (t *Tree) SwapIn(ctx context.Context, to migrate.Side) error { return t.place.SwapIn(ctx, to) }
+
+// Settle is Subject.Settle.
+func (t *Tree) Settle(ctx context.Context, truth migrate.Side) error {
+	if err := t.place.Settle(ctx, truth); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case truth == migrate.Source && t.there != nil:
+		// A cutover was undone: go on as before, and forget the follower of the other side.
+		err := t.unwatch(migrate.Shadow)
+		if t.back != nil {
+			t.back.shut()
+			t.setPairs(t.there, nil)
+		}
+		return errors.Join(err, t.unfence(t.there))
+	case truth == migrate.Shadow && t.there != nil:
+		err := t.unwatch(migrate.Source)
+		t.there.shut()
+		t.setPairs(nil, t.back)
+		return err
+	case truth == migrate.Shadow && t.back != nil && t.back.to != nil:
+		return t.unfence(t.back) // a rollback was undone
+	}
+	return nil
+}
+
+// unfence goes on after a fence that was undone. What was read behind it within a
+// stamp's granularity is read again later.
+func (t *Tree) unfence(p *pair) error {
+	if !p.fenced {
+		return nil
+	}
+	p.fenced = false
+	if p.limboFD < 0 {
+		return p.openLimbo(p.limboDir)
+	}
+	return nil
+}
+
+// swapKey is when the way back began: what carries a ctime from then on may differ.
+const (
+	swapKey  = "swap-time"
+	builtKey = "back-built"
+)
+
+// Follow is Subject.Follow: the watch of the new truth starts while it is still
+// read-only, so that its first change is heard.
+func (t *Tree) Follow(ctx context.Context, to migrate.Side) error {
+	if to == migrate.Shadow || keepsOld(t.o.Plan) {
+		return nil // after a rollback the migration has ended
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.openStore(); err != nil {
+		return err
+	}
+	if err := t.store.Drop('r'); err != nil { // of an attempt that was undone
+		return err
+	}
+	if err := t.store.SetMeta(builtKey, nil, false); err != nil {
+		return err
+	}
+	at, err := time.Now().UTC().MarshalText()
+	if err != nil {
+		return err
+	}
+	if err := t.store.SetMeta(swapKey, at, true); err != nil {
+		return err
+	}
+	return t.listen(ctx)
+}
+
+// listen starts the watch of the new truth into the journal of the way back.
+func (t *Tree) listen(ctx context.Context) error {
+	from, err := t.volume(ctx, migrate.Shadow, false)
+	if err != nil {
+		return err
+	}
+	p, err := t.newPair(from, nil, 'r')
+	if err != nil {
+		unix.Close(from.fd)
+		return err
+	}
+	p.back = true
+	p.onLoss = t.wayBack.lose
+	if err := t.watch(migrate.Shadow, from, p); err != nil {
+		p.shut()
+		return err
+	}
+	t.setPairs(t.there, p)
+	return nil
+}
+
+// prepareBack opens the old volume for reverse writes, and makes the node map of the way
+// back when there is none yet.
+func (t *Tree) prepareBack(ctx context.Context) error {
+	if keepsOld(t.o.Plan) {
+		t.wayBack.keep(t.swapTime())
+		return nil
+	}
+	if t.back != nil && t.back.to != nil {
+		return nil
+	}
+	resumed := t.back == nil
+	if resumed {
+		if err := t.listen(ctx); err != nil {
+			return err
+		}
+	}
+	p := t.back
+	to, err := t.volume(ctx, migrate.Source, true)
+	if err != nil {
+		t.wayBack.stale(t.swapTime(), err)
+		t.o.Warn("the old volume cannot follow", err.Error(), "going back would lose what was written since the cutover")
+		return nil
+	}
+	p.to = to
+	built, _, err := t.store.Meta(builtKey)
+	if err != nil {
+		return err
+	}
+	if len(built) == 0 {
+		if err := p.buildFrom(ctx, t.store.Map('f'), t.swapTime()); err != nil {
+			p.to = nil
+			unix.Close(to.fd)
+			return err
+		}
+		if err := t.store.SetMeta(builtKey, []byte("1"), true); err != nil {
+			return err
+		}
+	} else if resumed {
+		if err := t.recover(p); err != nil {
+			return err
+		}
+	}
+	if err := p.openLimbo(".fsmigrate-" + t.o.Plan.ID); err != nil {
+		return err
+	}
+	if err := p.begin(); err != nil {
+		return err
+	}
+	p.verifies = true
+	t.setPairs(nil, p)
+	return nil
+}
+
+func (t *Tree) swapTime() time.Time {
+	var at time.Time
+	if t.store == nil {
+		return at
+	}
+	if b, ok, err := t.store.Meta(swapKey); err == nil && ok {
+		if at.UnmarshalText(b) != nil {
+			return time.Time{}
+		}
+	}
+	return at
+}
+
+// buildFrom makes the node map of the way back by turning the one of the way there
+// around: at the fence both sides were proven equal. What changed since carries a
+// later ctime, also if it was done through a mapping, and is dirty.
+func (p *pair) buildFrom(ctx context.Context, there *NodeMap, swap time.Time) error {
+	if err := p.syncFrom(); err != nil {
+		return err
+	}
+	before := swap.Add(-2*time.Second - 2*p.from.stamp).UnixNano()
+	if err := p.baseline(ctx, before); err != nil {
+		return err
+	}
+	b := p.nodes.Batch()
+	defer b.Close()
+	epoch := p.epoch.Load()
+	err := there.Iterate(func(n Node, r *Record) error {
+		rec := Record{To: n, Type: r.Type, Flags: r.Flags &^ Racy, Epoch: epoch, Print: p.prints.Get(r.To.Ino),
+			Size: r.Size, Digest: r.Digest}
+		if rec.Flags&Verified != 0 {
+			p.verified.Add(1)
+		}
+		if err := b.Put(r.To, &rec); err != nil {
+			return err
+		}
+		if b.Len() >= 1024 {
+			if err := b.Commit(); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+	if err == nil {
+		err = b.Commit()
+	}
+	if err != nil {
+		return fmt.Errorf("turn the node map around: %w", err)
+	}
+	return p.checkpoint(ctx)
+}
+
+// wayBack is the state of the road to the old volume.
+type wayBack struct {
+	mu  sync.Mutex
+	now migrate.WayBack
+}
+
+func (b *wayBack) set(state string, since time.Time, why string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now.State == "closed" {
+		return // for good: the first reason is the one that counts
+	}
+	b.now = migrate.WayBack{State: state, Since: since, Why: why}
+}
+
+func (b *wayBack) keep(at time.Time) {
+	b.set("stale", at, "the old volume is kept as it was at the fence")
+}
+
+func (b *wayBack) stale(at time.Time, err error) { b.set("stale", at, err.Error()) }
+
+// WayBack is Subject.WayBack.
+func (t *Tree) WayBack(context.Context) migrate.WayBack {
+	t.wayBack.mu.Lock()
+	now := t.wayBack.now
+	t.wayBack.mu.Unlock()
+	if now.State == "" {
+		now.State = "full"
+	}
+	return now
+}
+
+// Finalize is Subject.Finalize.
+func (t *Tree) Finalize(ctx context.Context, truth migrate.Side) error {
+	if p := t.active(); p != nil && p.limboFD >= 0 && p.to != nil {
+		if err := t.emptyLimbo(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := t.stop(); err != nil {
+		return err
+	}
+	if err := t.place.Release(ctx, truth.Other()); err != nil {
+		return err
+	}
+	if err := t.place.Release(ctx, truth); err != nil {
+		return err
+	}
+	if truth == migrate.Shadow && t.o.Plan.Target.Label != "" {
+		return t.place.Name(ctx)
+	}
+	return nil
+}
+
+// emptyLimbo leaves nothing of ours on the old volume.
+func (t *Tree) emptyLimbo(ctx context.Context, p *pair) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left, err := p.sweepLimbo(ctx, true)
+	if err != nil {
+		return t.told(err)
+	}
+	if left > 0 {
+		return nil // objects that are open but unlinked on the truth; the old volume is given up anyway
+	}
+	var te *copier.TargetError
+	if err := p.dropLimbo(); err != nil && !errors.As(err, &te) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,364 @@
+package shadow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// freshSet is what was copied since it was last verified, while it is few; more than
+// maxFresh is found by going through the node map.
+type freshSet struct {
+	mu    sync.Mutex
+	nodes map[Node]struct{}
+	over  bool
+}
+
+const maxFresh = 100_000
+
+func (f *freshSet) add(n Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return
+	}
+	if f.nodes == nil {
+		f.nodes = map[Node]struct{}{}
+	}
+	f.nodes[n] = struct{}{}
+	if len(f.nodes) > maxFresh {
+		f.nodes, f.over = nil, true
+	}
+}
+
+func (f *freshSet) len() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return maxFresh
+	}
+	return len(f.nodes)
+}
+
+// take removes and returns the nodes; ok is false when the node map must be asked.
+func (f *freshSet) take() (nodes []Node, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ok = !f.over
+	for n := range f.nodes {
+		nodes = append(nodes, n)
+	}
+	f.nodes, f.over = nil, false
+	return nodes, ok
+}
+
+// unverify takes the claim from a record that its object changes.
+func (p *pair) unverify(rec *Record) {
+	if rec.Flags&Verified != 0 {
+		rec.Flags &^= Verified
+		p.verified.Add(-1)
+	}
+}
+
+func (p *pair) verifiedCount() int64 { return p.verified.Load() }
+
+// check is one comparison of many objects.
+type check struct {
+	direct    bool // bypass the cache: what was just written must come from the device
+	objects   atomic.Int64
+	good      atomic.Int64
+	different atomic.Int64
+	bytes     atomic.Int64
+	mu        sync.Mutex
+	examples  []string
+}
+
+func (c *check) differs(path, what string) {
+	c.different.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.examples) < 20 {
+		c.examples = append(c.examples, path+": "+what)
+	}
+}
+
+// verifyAll compares every object that is not verified-clean. The caller has mounted
+// `to` anew, so that it is read from its device.
+func (p *pair) verifyAll(ctx context.Context) (migrate.Proof, error) {
+	began := time.Now()
+	c := new(check)
+	p.fresh.take()
+	var tasks []task
+	batch := make([]Node, 0, chunk)
+	flush := func() {
+		if len(batch) > 0 {
+			tasks = append(tasks, p.checkTask(c, batch))
+			batch = make([]Node, 0, chunk)
+		}
+	}
+	run := func() error {
+		flush()
+		err := p.run(ctx, tasks)
+		tasks = tasks[:0]
+		return err
+	}
+	err := p.nodes.Iterate(func(n Node, r *Record) error {
+		if r.Flags&Verified != 0 {
+			return nil
+		}
+		if batch = append(batch, n); len(batch) == chunk {
+			flush()
+		}
+		if len(tasks) >= 64 {
+			return run()
+		}
+		return ctx.Err()
+	})
+	if err == nil {
+		err = run()
+	}
+	return p.checked(c, began), err
+}
+
+// readBack compares what was copied since it was last verified, from the device.
+func (p *pair) readBack(ctx context.Context) (migrate.Proof, error) {
+	began := time.Now()
+	nodes, ok := p.fresh.take()
+	if !ok {
+		return p.verifyAll(ctx)
+	}
+	c := &check{direct: true}
+	var tasks []task
+	for len(nodes) > 0 {
+		part := nodes[:min(chunk, len(nodes))]
+		nodes = nodes[len(part):]
+		tasks = append(tasks, p.checkTask(c, part))
+	}
+	err := p.run(ctx, tasks)
+	return p.checked(c, began), err
+}
+
+func (p *pair) checked(c *check, began time.Time) migrate.Proof {
+	return migrate.Proof{Kind: "read-back", Objects: c.objects.Load(), Verified: p.verifiedCount(),
+		Different: c.different.Load(), Bytes: c.bytes.Load(), Took: time.Since(began), Examples: c.examples}
+}
+
+func (p *pair) checkTask(c *check, nodes []Node) task {
+	return func(ctx context.Context, w *worker) error {
+		for i, n := range nodes {
+			err := ctx.Err()
+			if err == nil {
+				err = p.checkOne(ctx, w, c, n)
+			}
+			if err != nil {
+				for _, n := range nodes[i:] {
+					p.fresh.add(n)
+				}
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// checkOne compares one object of both sides. What is dirty is left to the next
+// pass. The content of `from` is not read again: its digest was taken when it was, and
+// its fingerprint says that it has not changed since.
+func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error {
+	l := p.lock(n)
+	l.Lock()
+	defer l.Unlock()
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known || rec.Flags&Verified != 0 {
+		return err
+	}
+	if p.journal.Dirty(n) != 0 {
+		return nil
+	}
+	flags := unix.O_PATH | unix.O_NOFOLLOW
+	if rec.Type == unix.S_IFDIR>>12 {
+		flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
+	}
+	src, err := p.from.open(n, flags)
+	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(src)
+	attr, err := copier.ReadAttr(src, w.bufs)
+	if err != nil {
+		return p.sourceFailed(n, "read attributes of", err)
+	}
+	if rec.Print != 0 && p.printOf(n, &attr) != rec.Print {
+		p.markChanged(n, &rec)
+		return nil
+	}
+	c.objects.Add(1)
+	want, ok := p.fitted(n, fdName{fd: src}, &attr)
+	if !ok {
+		return nil
+	}
+	what, err := p.compare(ctx, w, c, n, &rec, src, &want)
+	if err != nil {
+		return err
+	}
+	if what == "" {
+		rec.Flags |= Verified
+		p.verified.Add(1)
+		c.good.Add(1)
+		p.settled(n, src)
+		return p.nodes.Put(n, &rec)
+	}
+	// It may have changed while it was compared; then it is dirty and no difference.
+	now, err := copier.ReadStat(src)
+	if err == nil && (p.printOf(n, &now) != p.printOf(n, &attr) || p.journal.Dirty(n) != 0 || rec.Print == 0) {
+		p.markChanged(n, &rec)
+		return nil
+	}
+	c.differs(fdPath(src), what)
+	p.differs(n, fdPath(src), what)
+	return nil
+}
+
+func (p *pair) markChanged(n Node, rec *Record) {
+	if rec.Type == unix.S_IFDIR>>12 {
+		p.names.allOf(n)
+		p.journal.Mark(n, Entries|Attrs)
+		return
+	}
+	p.journal.Mark(n, Data|Attrs)
+}
+
+// maxRecopies is how often an object may be found different before that is a blocker.
+const maxRecopies = 2
+
+// differs has an object copied again, by reading every byte, and counts how often.
+func (p *pair) differs(n Node, path, what string) {
+	p.journal.Mark(n, Object|Firm)
+	p.differMu.Lock()
+	if p.differ == nil {
+		p.differ = map[Node]int{}
+	}
+	p.differ[n]++
+	times := p.differ[n]
+	p.differMu.Unlock()
+	if times > maxRecopies {
+		p.fails.add(migrate.Blocker{Class: "different", Object: path,
+			Why:  fmt.Sprintf("%s, after it was copied %d times", what, times),
+			Hint: "the spare or its format does not keep what is written: check the kernel log; abort, or waive the class different"})
+	}
+}
+
+// settled takes an object off the list of those that differ.
+func (p *pair) settled(n Node, fd int) {
+	p.differMu.Lock()
+	_, was := p.differ[n]
+	delete(p.differ, n)
+	p.differMu.Unlock()
+	if was {
+		p.fails.clear("different", fdPath(fd))
+	}
+}
+
+// compare says in what the counterpart of an object differs; "" in nothing.
+func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Record, src int, want *copier.Attr) (string, error) {
+	flags := unix.O_PATH | unix.O_NOFOLLOW
+	switch rec.Type {
+	case unix.S_IFREG >> 12:
+		flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NOATIME
+	case unix.S_IFDIR >> 12:
+		flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
+	}
+	dst, err := p.to.open(rec.To, flags)
+	if vanished(err) {
+		if err := p.remake(n); err != nil {
+			return "", err
+		}
+		return "missing", nil
+	}
+	if err != nil {
+		return "", &copier.TargetError{Op: "open", Off: -1, Err: err}
+	}
+	defer unix.Close(dst)
+	have, err := copier.ReadAttr(dst, w.bufs)
+	if err != nil {
+		return "", &copier.TargetError{Op: "read attributes", Off: -1, Err: err}
+	}
+	if ds := p.equalAttr(want, &have); len(ds) > 0 {
+		return ds[0].String(), nil
+	}
+	switch rec.Type {
+	case unix.S_IFREG >> 12:
+		c.bytes.Add(have.Size)
+		digest, err := p.digest(ctx, w, dst, have.Size, c.direct)
+		if err != nil {
+			return "", err
+		}
+		if digest != rec.Digest {
+			return "content differs", nil
+		}
+	case unix.S_IFLNK >> 12:
+		return p.compareLinks(w, src, dst)
+	case unix.S_IFDIR >> 12:
+		return p.compareDirs(w, n, src, dst)
+	}
+	return "", nil
+}
+
+func (p *pair) compareLinks(w *worker, src, dst int) (string, error) {
+	a, err := copier.ReadLink(src, w.bufs)
+	if err != nil {
+		return "cannot be read", nil
+	}
+	b, err := copier.ReadLink(dst, w.bufs)
+	if err != nil {
+		return "", &copier.TargetError{Op: "read link", Off: -1, Err: err}
+	}
+	if a != b {
+		return fmt.Sprintf("link to %q is a link to %q", a, b), nil
+	}
+	return "", nil
+}
+
+// compareDirs compares names, and that each leads to the counterpart.
+func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
+	root := n == p.from.root
+	a, err := p.listing(src, w, root)
+	if err != nil {
+		return "cannot be listed", nil
+	}
+	b, err := p.listing(dst, w, root)
+	if err != nil {
+		return "", &copier.TargetError{Op: "list directory", Off: -1, Err: err}
+	}
+	if len(a) != len(b) {
+		return fmt.Sprintf("has %d entries, not %d", len(b), len(a)), nil
+	}
+	for i := range a {
+		if a[i].name != b[i].name {
+			return fmt.Sprintf("entry %q is missing", a[i].name), nil
+		}
+		child, err := p.from.codec.NodeAt(src, a[i].name, 0)
+		if err != nil {
+			return fmt.Sprintf("entry %q cannot be looked up", a[i].name), nil
+		}
+		rec, known, err := p.nodes.Get(child)
+		if err != nil {
+			return "", err
+		}
+		if !known || rec.To.Ino != b[i].ino {
+			return fmt.Sprintf("entry %q is another object", a[i].name), nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,108 @@
+package shadow
+
+import (
+	"context"
+	"sync"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+)
+
+// task is one piece of a pass. It may push further tasks.
+type task func(ctx context.Context, w *worker) error
+
+// worker is what one goroutine of a pass owns: its buffers, so that the hot
+// path allocates nothing, and its batch of node-map records.
+type worker struct {
+	q    *workQueue
+	bufs *copier.Buffers
+	recs *Batch
+}
+
+func (w *worker) push(t task) { w.q.push(t) }
+
+// workQueue runs tasks on a fixed number of workers, newest first: a tree is
+// walked depth first, so the queue holds the siblings along one path and not a level.
+type workQueue struct {
+	mu    sync.Mutex
+	cond  *sync.Cond
+	tasks []task
+	busy  int
+	err   error
+}
+
+func (q *workQueue) push(t task) {
+	q.mu.Lock()
+	q.tasks = append(q.tasks, t)
+	q.mu.Unlock()
+	q.cond.Signal()
+}
+
+// next waits for a task. It answers nil when all is done, or when one failed.
+func (q *workQueue) next(finished bool) task {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if finished {
+		q.busy--
+	}
+	for {
+		if q.err != nil || (len(q.tasks) == 0 && q.busy == 0) {
+			q.cond.Broadcast()
+			return nil
+		}
+		if n := len(q.tasks); n > 0 {
+			t := q.tasks[n-1]
+			q.tasks[n-1] = nil
+			q.tasks = q.tasks[:n-1]
+			q.busy++
+			return t
+		}
+		q.cond.Wait()
+	}
+}
+
+func (q *workQueue) fail(err error) {
+	q.mu.Lock()
+	if q.err == nil {
+		q.err = err
+	}
+	q.mu.Unlock()
+	q.cond.Broadcast()
+}
+
+// runTasks runs first and all that they push on n workers and returns the
+// first error. When it returns, every worker has ended and flushed its batch.
+func runTasks(ctx context.Context, n int, nodes *NodeMap, setup func(), first []task) error {
+	q := &workQueue{tasks: first}
+	q.cond = sync.NewCond(&q.mu)
+	var wg sync.WaitGroup
+	for range n {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if setup != nil {
+				setup()
+			}
+			w := &worker{q: q, bufs: copier.NewBuffers(), recs: nodes.Batch()}
+			finished := false
+			for {
+				t := q.next(finished)
+				if t == nil {
+					break
+				}
+				finished = true
+				err := ctx.Err()
+				if err == nil {
+					err = t(ctx, w)
+				}
+				if err != nil {
+					q.fail(err)
+				}
+			}
+			if err := w.recs.Commit(); err != nil {
+				q.fail(err)
+			}
+		}()
+	}
+	wg.Wait()
+	return q.err
+}
