@@ -83,7 +83,7 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 		return err
 	}
 	if err := p.sealAll(truth, true); err != nil {
-		if errors.Is(err, errDied) {
+		if errors.Is(err, errPlaceDied) {
 			return err
 		}
 		return errors.Join(err, p.unfence(truth))
@@ -94,8 +94,8 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	return nil
 }
 
-// errDied is how a test says that the process died at a step: nothing is undone then.
-var errDied = errors.New("died")
+// errPlaceDied is how a test says that the process died at a step: nothing is undone then.
+var errPlaceDied = errors.New("died")
 
 // unfence takes a fence back after a later step of it failed.
 func (p *Place) unfence(truth migrate.Side) error {

@@ -18,11 +18,11 @@ func dieAt(p *Place, k int) (died *string) {
 	died = new(string)
 	p.step = func(name string) error {
 		if *died != "" {
-			return errDied
+			return errPlaceDied
 		}
 		if k--; k < 0 {
 			*died = name
-			return errDied
+			return errPlaceDied
 		}
 		return nil
 	}
@@ -84,7 +84,7 @@ func (r *placeRig) dieAndSettle(k int, truth migrate.Side, noBeneath bool, seen 
 	died := dieAt(p, k)
 	err := cutover(p, migrate.Source, truth == migrate.Shadow)
 	must(t, p.Close())
-	if err != nil && !errors.Is(err, errDied) {
+	if err != nil && !errors.Is(err, errPlaceDied) {
 		var busy *migrate.Busy
 		if errors.As(err, &busy) { // another test's mount namespace: the same step again
 			t.Logf("step %d: %+v", k, busy.Holders)
@@ -104,7 +104,7 @@ func (r *placeRig) dieAndSettle(k int, truth migrate.Side, noBeneath bool, seen 
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, errDied) {
+		if !errors.Is(err, errPlaceDied) {
 			t.Fatalf("%s, then settle on the %s: %v", r.context, truth, err)
 		}
 		seen[*again] = true
