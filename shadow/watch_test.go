@@ -418,3 +418,43 @@ func TestWatchReaderFailureIsOverflow(t *testing.T) {
 	}
 	must(t, w.Close())
 }
+
+// What the file system finds wrong with itself is heard, and marks nothing.
+func TestWatchHearsErrorsOfTheVolume(t *testing.T) {
+	v := newTestVolume(t, "mkfs.ext4", "-q", "-F", "-e", "continue")
+	w, h := watchVolume(t, v, WatchOptions{})
+	knob := filepath.Join("/sys/fs/ext4", filepath.Base(v.device), "trigger_fs_error")
+	must(t, os.WriteFile(knob, []byte("on purpose"), 0))
+	evs := h.after(t, w)
+	if len(evs) != 1 || evs[0].Mask&unix.FAN_FS_ERROR == 0 || evs[0].Overflow {
+		t.Errorf("%+v", evs)
+	}
+	j := newTestJournal(t, JournalOptions{})
+	for _, ev := range evs {
+		MarkFrom(ev, j)
+	}
+	if need, _ := j.NeedRescan(); need || j.Len() != 0 {
+		t.Error("marked")
+	}
+}
+
+// The reader gathers events, so that the kernel merges those of a hot file.
+func TestWatchMergesHotFiles(t *testing.T) {
+	v := newTestVolume(t, "mkfs.ext4", "-q", "-F")
+	v.write("hot", "x")
+	n := v.node("hot")
+	w, h := watchVolume(t, v, WatchOptions{})
+	const writes = 20_000
+	must(t, onFile(v.path("hot"), func(fd int) error {
+		for i := range writes {
+			if _, err := unix.Pwrite(fd, []byte{1}, int64(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	evs := h.after(t, w)
+	if about(evs, n)&unix.FAN_MODIFY == 0 || len(evs) > writes/20 {
+		t.Errorf("%d events of %d writes", len(evs), writes)
+	}
+}
