@@ -17,6 +17,10 @@ import (
 // ErrNotRunning says that no engine answers in a state directory.
 var ErrNotRunning = errors.New("no engine is running")
 
+// ErrEnded says that the engine ended, killed perhaps, before it answered: what was
+// asked for may have happened or not. It is an ErrNotRunning.
+var ErrEnded = fmt.Errorf("%w: it ended before it answered", ErrNotRunning)
+
 // errSilent says that an engine has its socket but sends nothing.
 var errSilent = fmt.Errorf("the engine has said nothing for %s: it is stopped or stuck in a system call", silence)
 
@@ -102,7 +106,7 @@ func gone(err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errSilent
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return fmt.Errorf("%w: it ended before it answered", ErrNotRunning)
+		return ErrEnded
 	}
 	return err
 }

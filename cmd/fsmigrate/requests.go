@@ -85,6 +85,11 @@ func (a *app) ask(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKi
 	display.Close()
 	var signal errSignal
 	switch {
+	case errors.Is(err, control.ErrEnded):
+		return &migrate.Problem{
+			Kind: migrate.Failed, What: fmt.Sprintf("the engine of %s ended before the %s had an outcome", dir.ID(), kind),
+			Why: errors.New("whatever it had not recorded is undone, by its watchdog now or when it is resumed"), Hint: "fsmigrate status " + dir.ID(),
+		}
 	case errors.Is(err, control.ErrNotRunning):
 		return notRunning(ctx, dir, kind, err)
 	case errors.As(err, &signal):

@@ -53,8 +53,10 @@ func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host) (host
 		r.Service = service.New(plan.Service, dir.Path())
 	}
 	r.Watchdog = &watchdog.Client{
-		Dir:     dir.Path(),
-		Command: func(seq int, deadline time.Duration) *exec.Cmd { return a.watchdogCommand(dir, seq, deadline) },
+		Dir: dir.Path(),
+		Command: func(seq int, deadline time.Duration) *exec.Cmd {
+			return a.watchdogCommand(dir, seq, deadline)
+		},
 		Lost: func(err error) {
 			h.Warn("the cutover's watchdog ended before it was disarmed", err.Error(), "the engine goes on under its own deadline")
 		},
@@ -70,14 +72,8 @@ func (a *app) self(args ...string) *exec.Cmd {
 }
 
 func (a *app) watchdogCommand(dir *statedir.Dir, seq int, deadline time.Duration) *exec.Cmd {
-	cmd := a.self("watchdog", "--state", a.State, "--fstab", a.Fstab,
+	return a.self("watchdog", "--state", a.State, "--fstab", a.Fstab,
 		"--seq", strconv.Itoa(seq), "--deadline", deadline.String(), dir.ID())
-	// What it says goes where the hooks' output goes: its parent may be gone.
-	log, err := os.OpenFile(dir.Path()+"/watchdog.log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err == nil {
-		cmd.Stdout, cmd.Stderr = log, log
-	}
-	return cmd
 }
 
 // advise says at the phases where a person decides what there is to decide.

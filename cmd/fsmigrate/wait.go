@@ -111,7 +111,7 @@ func reached(s migrate.Status, what string) (bool, error) {
 	case migrate.Finalized:
 		return true, nil
 	case migrate.Hold:
-		return what == "hold", nil
+		return what == "hold" && s.Running, nil // else nobody follows, and it is not in step for long
 	case migrate.Reverse, migrate.Finalizing:
 		return what != "done", nil
 	}

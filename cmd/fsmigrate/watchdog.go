@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/migrate"
 	"github.com/fsmigrate/fsmigrate/service"
@@ -50,6 +53,9 @@ func (a *app) watchdog(ctx context.Context, id string, o WatchdogOptions) error 
 	if err != nil {
 		return err
 	}
+	if err := toLog(filepath.Join(dir.Path(), "watchdog.log")); err != nil {
+		return err
+	}
 	w := watchdog.Options{
 		Dir: dir.Path(), ID: id, Seq: o.Seq, Deadline: o.Deadline, Engine: a.in, Store: dir,
 		Settle: func(ctx context.Context, truth migrate.Side) error { return a.wire.settle(ctx, dir, truth) },
@@ -58,4 +64,20 @@ func (a *app) watchdog(ctx context.Context, id string, o WatchdogOptions) error 
 		w.Start = service.New(plan.Service, dir.Path()).Start
 	}
 	return watchdog.Run(ctx, w)
+}
+
+// toLog makes a file what this process says from now on: whoever started it may be
+// gone when there is something to say.
+func toLog(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer f.Close()
+	for _, fd := range []int{1, 2} {
+		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
+			return fmt.Errorf("open log %s: %w", path, err)
+		}
+	}
+	return nil
 }

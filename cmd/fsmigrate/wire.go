@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/fsmigrate/fsmigrate/control/host"
 	_ "github.com/fsmigrate/fsmigrate/formats/btrfs"
@@ -73,31 +71,13 @@ type mountRequest struct {
 // realWiring is the wiring of the shipped command.
 func realWiring() wiring {
 	return wiring{
-		makePlan: func(context.Context, planRequest) (migrate.Plan, error) { return migrate.Plan{}, notWired("planning") },
-		checks: func(context.Context, checkRequest) ([]migrate.Check, status.Forecast, error) {
-			return nil, status.Forecast{}, notWired("checking")
-		},
-		engine: func(context.Context, engineRequest) (host.Engine, error) { return nil, notWired("running") },
-		settle: func(context.Context, *statedir.Dir, migrate.Side) error { return notWired("settling") },
-		mount:  func(context.Context, mountRequest) error { return notWired("mounting") },
-		survey: func(context.Context, []string) ([]status.Volume, error) { return nil, notWired("surveying") },
-		verify: func(context.Context, string, string, func(status.Difference)) (status.Comparison, error) {
-			return status.Comparison{}, notWired("verifying")
-		},
-		demo: func(context.Context, DemoOptions, func(string)) (status.Demo, error) {
-			return status.Demo{}, notWired("the demo")
-		},
+		makePlan: wirePlan,
+		checks:   wireChecks,
+		engine:   wireEngine,
+		settle:   wireSettle,
+		mount:    wireMount,
+		survey:   wireSurvey,
+		verify:   wireVerify,
+		demo:     wireDemo,
 	}
-}
-
-// notWired is the answer of a build that lacks a part.
-func notWired(what string) error {
-	return &migrate.Problem{Kind: migrate.Failed, What: what + " is not part of this build", Why: fmt.Errorf("built %s", buildTime())}
-}
-
-func buildTime() string {
-	if _, at := revision(); !at.IsZero() {
-		return at.Format(time.RFC3339)
-	}
-	return "from an unknown revision"
 }

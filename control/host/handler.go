@@ -37,7 +37,25 @@ func (h *Host) Do(ctx context.Context, do control.Verb, who string, emit func(an
 			if err != nil {
 				return nil, err
 			}
-			return h.engine.Status(), nil
+			return h.outcome(ctx, events), nil
+		}
+	}
+}
+
+// outcome is the status after a request that succeeded. The answer may come before the
+// phase that it leads to is entered.
+func (h *Host) outcome(ctx context.Context, events <-chan status.Event) migrate.Status {
+	for {
+		s := h.settled(ctx)
+		if s.Phase != migrate.Cutover && s.Phase != migrate.Rollback {
+			return s
+		}
+		select {
+		case <-events:
+		case <-h.over:
+			return h.settled(ctx)
+		case <-ctx.Done():
+			return s
 		}
 	}
 }
@@ -48,7 +66,7 @@ func (h *Host) watch(ctx context.Context, emit func(any)) (any, error) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
-		emit(h.engine.Status())
+		emit(h.settled(ctx))
 		for waiting := true; waiting; {
 			select {
 			case e := <-events:
@@ -56,12 +74,25 @@ func (h *Host) watch(ctx context.Context, emit func(any)) (any, error) {
 			case <-t.C:
 				waiting = false
 			case <-h.over:
-				return h.engine.Status(), nil
+				return h.settled(ctx), nil
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
 		}
 	}
+}
+
+// settled is the status; that of an end only when the files are written that a script
+// which waited for it reads next.
+func (h *Host) settled(ctx context.Context) migrate.Status {
+	s := h.engine.Status()
+	if s.Phase.Ended() {
+		select {
+		case <-h.files:
+		case <-ctx.Done():
+		}
+	}
+	return s
 }
 
 func (h *Host) subscribe() chan status.Event {

@@ -36,6 +36,7 @@ type Host struct {
 	copied atomic.Int64
 	phase  chan struct{} // one token: the phase has changed
 	over   chan struct{} // closed when the engine has ended
+	files  chan struct{} // closed when report and metrics say so too
 
 	mu          sync.Mutex
 	subscribers map[chan status.Event]bool
@@ -49,7 +50,7 @@ const depth = 512
 // New makes a host.
 func New(o Options) *Host {
 	return &Host{
-		opt: o, phase: make(chan struct{}, 1), over: make(chan struct{}),
+		opt: o, phase: make(chan struct{}, 1), over: make(chan struct{}), files: make(chan struct{}),
 		subscribers: map[chan status.Event]bool{}, display: make(chan status.Event, depth),
 	}
 }
@@ -102,7 +103,8 @@ func (h *Host) Run(ctx context.Context, e Engine) (migrate.Outcome, error) {
 		return migrate.Outcome{}, err
 	}
 	var wg sync.WaitGroup
-	for _, work := range []func(){h.show, h.notify, h.publish} {
+	published := make(chan struct{})
+	for _, work := range []func(){h.show, h.notify, func() { defer close(published); h.publish() }} {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
@@ -111,7 +113,10 @@ func (h *Host) Run(ctx context.Context, e Engine) (migrate.Outcome, error) {
 	}
 	outcome, runErr := e.Run(ctx)
 	close(h.over)
-	err = errors.Join(server.Drain(2*time.Second), h.report(outcome))
+	err = h.report(outcome)
+	<-published
+	close(h.files)
+	err = errors.Join(err, server.Drain(2*time.Second))
 	wg.Wait()
 	if runErr != nil {
 		if err != nil {
@@ -133,8 +138,10 @@ func (h *Host) show() {
 			}
 			d.Event(e)
 			if e.Event == "phase" && h.opt.Advise != nil {
-				for _, line := range h.opt.Advise(h.engine.Status()) {
-					d.Say(line)
+				if s := h.engine.Status(); s.Phase == e.Phase { // it may have gone on
+					for _, line := range h.opt.Advise(s) {
+						d.Say(line)
+					}
 				}
 			}
 		case <-h.over:
