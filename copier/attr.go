@@ -125,27 +125,27 @@ func ReadAttr(fd int, b *Buffers) (Attr, error) {
 	if err != nil {
 		return a, err
 	}
-	path, err := isPathFd(fd)
-	if err != nil {
-		return a, fmt.Errorf("stat object: %w", err)
-	}
-	switch a.Type() {
-	case unix.S_IFREG, unix.S_IFDIR:
-		rfd := fd
-		if path {
-			if rfd, err = ReopenRead(fd); err != nil {
-				return a, fmt.Errorf("reopen object: %w", err)
-			}
-			defer unix.Close(rfd)
+	if a.Type() != unix.S_IFREG && a.Type() != unix.S_IFDIR {
+		path, err := isPathFd(fd)
+		if err != nil {
+			return a, fmt.Errorf("stat object: %w", err)
 		}
-		if err := a.readFlags(rfd); err != nil {
-			return a, fmt.Errorf("read inode flags: %w", err)
-		}
-		a.Xattrs, err = readXattrs(rfd, false, b)
-	default:
 		a.readFlagsAt(fd)
 		a.Xattrs, err = readXattrs(fd, path, b)
+		return a, err
 	}
+	err = a.readFlags(fd)
+	if errors.Is(err, unix.EBADF) { // O_PATH: cheaper to find out than to ask first
+		if fd, err = ReopenRead(fd); err != nil {
+			return a, fmt.Errorf("reopen object: %w", err)
+		}
+		defer unix.Close(fd)
+		err = a.readFlags(fd)
+	}
+	if err != nil {
+		return a, fmt.Errorf("read inode flags: %w", err)
+	}
+	a.Xattrs, err = readXattrs(fd, false, b)
 	return a, err
 }
 

@@ -59,7 +59,7 @@ func TestCopySizes(t *testing.T) {
 			}
 			for _, sparse := range []bool{false, true} {
 				dst := openFile(t, path, os.O_RDWR|os.O_CREATE)
-				r, err := CopyData(t.Context(), src, dst, int64(size), CopyOptions{Fresh: old < 0 && !sparse, Sparse: sparse, Buffers: b})
+				r, err := CopyData(t.Context(), src, dst, int64(size), CopyOptions{Fresh: old < 0 && !sparse, Sparse: sparse, Buffers: b, Overlap: old > 0})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -72,7 +72,7 @@ func TestCopySizes(t *testing.T) {
 				if want := (size + dataBytes - 1) / dataBytes; size >= RangedMin && len(r.Ranges) != want || size < RangedMin && r.Ranges != nil {
 					t.Errorf("size %d: %d ranges", size, len(r.Ranges))
 				}
-				for _, o := range []DigestOptions{{}, {Direct: true}, {Sparse: true, Direct: true, Buffers: b}} {
+				for _, o := range []DigestOptions{{}, {Direct: true}, {Sparse: true, Direct: true, Buffers: b, Overlap: true}} {
 					if err := dst.Sync(); err != nil {
 						t.Fatal(err)
 					}
@@ -263,7 +263,7 @@ func TestCopyErrorsNameTheirSide(t *testing.T) {
 			_ = unix.Fallocate(int(filler.Fd()), 0, 0, 31<<20)
 			blocktest.Run(t, "sh", "-c", "dd if=/dev/zero of="+small+"/filler2 bs=4k 2>/dev/null || true")
 		}
-		_, err := CopyData(t.Context(), src, openFile(t, small+"/dst", os.O_RDWR|os.O_CREATE), int64(size), CopyOptions{Fresh: true, WriteBehind: true})
+		_, err := CopyData(t.Context(), src, openFile(t, small+"/dst", os.O_RDWR|os.O_CREATE), int64(size), CopyOptions{Fresh: true, WriteBehind: true, Overlap: size > 50<<20})
 		if !Full(err) {
 			t.Errorf("size %d onto a full volume: %v", size, err)
 		}
@@ -282,7 +282,7 @@ func TestCopyStopsWithItsContext(t *testing.T) {
 	for _, size := range []int64{100, 2 << 20, 20 << 20} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := CopyData(ctx, openFile(t, dir+"/src", os.O_RDONLY), openFile(t, dir+"/dst", os.O_RDWR|os.O_CREATE), size, CopyOptions{})
+		_, err := CopyData(ctx, openFile(t, dir+"/src", os.O_RDONLY), openFile(t, dir+"/dst", os.O_RDWR|os.O_CREATE), size, CopyOptions{Overlap: true})
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("size %d: %v", size, err)
 		}
@@ -295,7 +295,7 @@ func TestCopySmallAllocations(t *testing.T) {
 	src, dst := openRead(t, dir+"/src"), openFile(t, dir+"/dst", os.O_RDWR|os.O_CREATE)
 	fd, b, ctx := int(dst.Fd()), NewBuffers(), context.Background()
 	throttle := NewThrottle(PolicyASAP, 1<<40)
-	for _, o := range []CopyOptions{{Fresh: true, Buffers: b}, {Buffers: b, Throttle: throttle}, {Buffers: b, Sparse: true}} {
+	for _, o := range []CopyOptions{{Fresh: true, Buffers: b}, {Buffers: b, Throttle: throttle}} {
 		if n := testing.AllocsPerRun(100, func() {
 			if _, err := CopyFd(ctx, src, fd, 4096, o); err != nil {
 				t.Fatal(err)

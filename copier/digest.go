@@ -19,7 +19,9 @@ type DigestOptions struct {
 	// Sparse skips holes, and is for files that were synced.
 	Sparse bool
 	// Ranges asks for range digests too, for files of RangedMin or more.
-	Ranges    bool
+	Ranges bool
+	// Overlap hashes while it reads on: worth it with Direct, which has no readahead.
+	Overlap   bool
 	RangeSize int       // 1 MiB when zero, as in CopyOptions
 	Throttle  *Throttle // nil: as fast as it goes
 	Buffers   *Buffers  // the worker's; nil: taken for the call
@@ -62,18 +64,12 @@ func DigestFd(ctx context.Context, fd int, size int64, o DigestOptions) ([32]byt
 
 func digestSource(ctx context.Context, in source, o *DigestOptions) (d [32]byte, ranges []RangeDigest, err error) {
 	var end int64
-	if in.size >= pipelineMin {
-		piped := in
-		ranged := o.Ranges && in.size >= RangedMin
-		d, err = stream(ctx, o.Buffers, &piped, o.RangeSize, ranged, func(c *chunk) error {
-			if ranged {
-				ranges = append(ranges, c.digest)
-			}
-			return nil
-		})
-		end = piped.off
+	if in.size <= dataBytes {
+		d, end, err = digestSmall(ctx, &in, o.Buffers)
 	} else {
-		d, end, err = digestSerial(ctx, &in, o.Buffers)
+		large := in
+		d, ranges, err = digestLarge(ctx, &large, o)
+		end = large.off
 	}
 	if err == nil && end < in.size {
 		err = sourceError("read", end, ErrShort)
@@ -81,28 +77,34 @@ func digestSource(ctx context.Context, in source, o *DigestOptions) (d [32]byte,
 	return d, ranges, err
 }
 
-func digestSerial(ctx context.Context, in *source, b *Buffers) (d [32]byte, end int64, err error) {
+// digestSmall is the hot path: one read, no allocation.
+func digestSmall(ctx context.Context, in *source, b *Buffers) ([32]byte, int64, error) {
 	c := chunk{buf: b.Data(), runs: b.runs[:0]}
-	if in.size <= dataBytes { // hot: a small file
-		if err := in.next(ctx, &c); err != nil {
-			return d, 0, err
-		}
-		b.runs = c.runs
-		if c.hole {
-			return blake3.Sum256(zeros[:c.n]), in.off, nil
-		}
-		return blake3.Sum256(c.buf[:c.n]), in.off, nil
-	}
-	h := b.hash()
-	for in.more() {
-		if err := in.next(ctx, &c); err != nil {
-			return d, in.off, err
-		}
-		c.hashInto(h)
-	}
+	err := in.next(ctx, &c)
 	b.runs = c.runs
-	h.Sum(d[:0])
-	return d, in.off, nil
+	if err != nil {
+		return [32]byte{}, 0, err
+	}
+	if c.hole {
+		return blake3.Sum256(zeros[:c.n]), in.off, nil
+	}
+	return blake3.Sum256(c.buf[:c.n]), in.off, nil
+}
+
+func digestLarge(ctx context.Context, in *source, o *DigestOptions) ([32]byte, []RangeDigest, error) {
+	var ranges []RangeDigest
+	ranged := o.Ranges && in.size >= RangedMin
+	way := inTurn
+	if o.Overlap && in.size >= pipelineMin {
+		way = overlapped
+	}
+	d, err := way(ctx, o.Buffers, in, o.RangeSize, ranged, func(c *chunk) error {
+		if ranged {
+			ranges = append(ranges, c.digest)
+		}
+		return nil
+	})
+	return d, ranges, err
 }
 
 // openDirect reopens a file for reads that bypass the page cache, when its file

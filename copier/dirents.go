@@ -22,7 +22,8 @@ var ErrDirent = errors.New("malformed directory entry")
 // ListDir calls fn for every entry of the directory fd (readable), from its
 // beginning, in the order of the disk. Memory does not depend on the directory's
 // size. An error of fn ends it and is returned as it is. While others rename
-// in the directory, entries may be missed or come twice: the tracker says so.
+// in the directory, entries may be missed or come twice: the tracker says so. A
+// directory that is removed meanwhile answers ENOENT: see Gone.
 func ListDir(fd int, b *Buffers, fn func(Dirent) error) error {
 	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
 		return fmt.Errorf("rewind directory: %w", err)

@@ -52,7 +52,7 @@ func Prime(fd int, want Attr, l DressOptions) error {
 	if err != nil {
 		return targetError("reopen", -1, err)
 	}
-	defer done()
+	defer done.close()
 	if flags != 0 {
 		have, err := getFlags(rfd)
 		if err == nil && have&flags != flags {
@@ -77,13 +77,22 @@ func Prime(fd int, want Attr, l DressOptions) error {
 }
 
 // realFd returns a descriptor that ioctl takes for a file or directory.
-func realFd(fd int) (int, func(), error) {
+func realFd(fd int) (int, closer, error) {
 	path, err := isPathFd(fd)
 	if err != nil || !path {
-		return fd, func() {}, err
+		return fd, -1, err
 	}
 	rfd, err := ReopenRead(fd)
-	return rfd, func() { unix.Close(rfd) }, err
+	return rfd, closer(rfd), err
+}
+
+// closer is a descriptor to close, or -1.
+type closer int
+
+func (c closer) close() {
+	if c >= 0 {
+		unix.Close(int(c))
+	}
 }
 
 // Undress makes the target object fd, which has the attributes have, workable:
@@ -110,7 +119,7 @@ func Undress(fd int, have Attr) error {
 	if err != nil {
 		return targetError("reopen", -1, err)
 	}
-	defer done()
+	defer done.close()
 	if locked {
 		if err := clearFlags(rfd, have.Flags); err != nil {
 			return targetError("clear inode flags", -1, err)
@@ -162,7 +171,7 @@ func Dress(fd int, want Attr, l DressOptions) error {
 		if err != nil {
 			return targetError("reopen", -1, err)
 		}
-		defer done()
+		defer done.close()
 		d.fd = rfd
 	} else {
 		path, err := isPathFd(fd)
@@ -178,24 +187,40 @@ func Dress(fd int, want Attr, l DressOptions) error {
 	if d.have.Type() != want.Type() {
 		return targetError("dress", -1, ErrType)
 	}
-	for _, step := range [...]struct {
-		op string
-		do func(*dresser) error
-	}{
-		{"clear inode flags", (*dresser).free},
-		{"change owner", (*dresser).owner},
-		{"set inode flags", (*dresser).restFlags},
-		{"remove xattr", (*dresser).removeExtra},
-		{"change mode", (*dresser).mode},
-		{"set xattr", (*dresser).xattrs},
-		{"set times", (*dresser).times},
-		{"set project and flags", (*dresser).projectAndFlags},
-	} {
-		if err := step.do(&d); err != nil {
-			return targetError(step.op, -1, err)
-		}
+	op, err := d.steps()
+	if err != nil {
+		return targetError(op, -1, err)
 	}
 	return nil
+}
+
+// steps are called one by one, and not from a table, so that d stays on the stack.
+func (d *dresser) steps() (op string, err error) {
+	if err = d.free(); err != nil {
+		return "clear inode flags of", err
+	}
+	if err = d.owner(); err != nil {
+		return "change owner of", err
+	}
+	if err = d.restFlags(); err != nil {
+		return "set inode flags of", err
+	}
+	if err = d.removeExtra(); err != nil {
+		return "remove xattr of", err
+	}
+	if err = d.mode(); err != nil {
+		return "change mode of", err
+	}
+	if err = d.xattrs(); err != nil {
+		return "set xattr of", err
+	}
+	if err = d.times(); err != nil {
+		return "set times of", err
+	}
+	if err = d.projectAndFlags(); err != nil {
+		return "set project and flags of", err
+	}
+	return "", nil
 }
 
 type dresser struct {

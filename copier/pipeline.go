@@ -3,14 +3,14 @@ package copier
 import (
 	"context"
 
-	"golang.org/x/sys/unix"
+	"github.com/zeebo/blake3"
 )
 
-// pipelineDepth is how many ranges are under way: one each being read, hashed
-// and written, and one in hand.
-const pipelineDepth = 4
+// pipelineDepth is how many ranges are under way in an overlapped copy: one
+// being filled, one being used, and one in hand. More would only leave the cache.
+const pipelineDepth = 3
 
-// pipeline is the memory of an overlapped copy, kept by its worker.
+// pipeline is the memory for ranges, kept by its worker.
 type pipeline struct {
 	rangeSize int
 	chunks    [pipelineDepth]chunk
@@ -26,52 +26,71 @@ func (b *Buffers) pipeline(rangeSize int) *pipeline {
 	return b.pipe
 }
 
-// stream runs source and hasher in goroutines of their own and hands the chunks,
-// hashed and in order, to use in the caller's. Both have ended when it returns.
-// It returns the digest of all that passed.
+// fill reads and hashes one range while it is in the processor's cache.
+func (in *source) fill(ctx context.Context, c *chunk, h *blake3.Hasher, ranged bool) error {
+	if err := in.next(ctx, c); err != nil {
+		return err
+	}
+	c.hashInto(h)
+	if ranged {
+		c.hashRange()
+	}
+	return nil
+}
+
+// inTurn hands the ranges of in, hashed and in order, to use, and returns the
+// digest of all.
+func inTurn(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged bool, use func(*chunk) error) (digest [32]byte, err error) {
+	c := &chunk{buf: b.Data(), runs: b.runs[:0]}
+	if rangeSize != len(c.buf) {
+		c = &b.pipeline(rangeSize).chunks[0]
+	}
+	h := b.hash()
+	for in.more() {
+		if err := in.fill(ctx, c, h, ranged); err != nil {
+			return digest, err
+		}
+		if err := use(c); err != nil {
+			return digest, err
+		}
+	}
+	b.runs = c.runs
+	h.Sum(digest[:0])
+	return digest, nil
+}
+
+// overlapped is inTurn with the reading and hashing in a goroutine of its own,
+// which has ended when it returns.
 //
-// Chunks go round: free → read → hashed → free. Each channel has room for all
-// of them, so that no send ever blocks and only receives wait; closing free (by
-// the caller, when it stops early) ends the reader, whose end ends the hasher.
-func stream(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged bool, use func(*chunk) error) (digest [32]byte, err error) {
+// Chunks go round: free → filled → free. Both channels have room for all of
+// them, so that no send ever blocks and only receives wait; closing free (by the
+// caller, when it stops early) ends the reader, and that closes filled.
+func overlapped(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged bool, use func(*chunk) error) (digest [32]byte, err error) {
 	p := b.pipeline(rangeSize)
 	h := b.hash()
 	free := make(chan *chunk, pipelineDepth)
-	read := make(chan *chunk, pipelineDepth)
-	hashed := make(chan *chunk, pipelineDepth)
+	filled := make(chan *chunk, pipelineDepth)
 	for i := range p.chunks {
 		free <- &p.chunks[i]
 	}
 	go func() {
-		defer close(read)
+		defer close(filled)
 		for in.more() {
 			c, ok := <-free
 			if !ok {
 				return
 			}
-			c.err = in.next(ctx, c)
-			failed := c.err != nil
-			read <- c
-			if failed {
+			err := in.fill(ctx, c, h, ranged)
+			c.err = err // c is not ours any more once it is sent
+			filled <- c
+			if err != nil {
 				return
 			}
 		}
 	}()
-	go func() {
-		defer close(hashed)
-		for c := range read {
-			if c.err == nil {
-				c.hashInto(h)
-				if ranged {
-					c.hashRange()
-				}
-			}
-			hashed <- c
-		}
-	}()
-	for c := range hashed {
+	for c := range filled {
 		if err != nil {
-			continue // draining: the goroutines end on their own
+			continue // draining: the reader ends on its own
 		}
 		if err = c.err; err == nil {
 			err = use(c)
@@ -84,32 +103,4 @@ func stream(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged b
 	}
 	h.Sum(digest[:0])
 	return digest, err
-}
-
-func copyPiped(ctx context.Context, src, dst int, size, old int64, o *CopyOptions) (CopyResult, error) {
-	in := &source{fd: src, size: size, sparse: o.Sparse, throttle: o.Throttle}
-	if err := in.loadUnwritten(ctx, o); err != nil {
-		return CopyResult{}, err
-	}
-	out := &sink{fd: dst, old: old, ranges: o.Ranges}
-	if o.WriteBehind {
-		out.behind = &writeBehind{}
-	}
-	ranged := size >= RangedMin
-	var ranges []RangeDigest
-	if ranged {
-		ranges = make([]RangeDigest, 0, (size+int64(o.RangeSize)-1)/int64(o.RangeSize))
-	}
-	_ = unix.Fadvise(src, 0, 0, unix.FADV_SEQUENTIAL) // doubles readahead; failing changes nothing
-	digest, err := stream(ctx, o.Buffers, in, o.RangeSize, ranged, func(c *chunk) error {
-		if ranged {
-			ranges = append(ranges, c.digest)
-		}
-		return out.write(c)
-	})
-	if err != nil {
-		return out.r, err
-	}
-	out.r.Digest, out.r.Ranges = digest, ranges
-	return out.finish(in.off)
 }

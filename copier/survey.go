@@ -92,15 +92,20 @@ func (s *survey) visit(ctx context.Context, b *Buffers, n *node, push func(*node
 		}
 	}
 	entries := int64(0)
+	var inside error
 	err = ListDir(dir, b, func(d Dirent) error {
 		entries++
-		enter, err := s.entry(ctx, b, dir, prefix, d)
-		if enter {
+		var enter bool
+		if enter, inside = s.entry(ctx, b, dir, prefix, d); enter {
 			push(n.child(strings.Clone(d.Name)))
 		}
-		return err
+		return inside
 	})
 	s.count(func(t *TreeStats) { t.LargestDir = max(t.LargestDir, entries) })
+	if inside == nil && Gone(err) { // removed while it was listed
+		s.count(func(t *TreeStats) { t.Vanished++ })
+		return nil
+	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("survey %s: %w", Escape(n.path()), err)
 	}
@@ -113,7 +118,7 @@ func (s *survey) entry(ctx context.Context, b *Buffers, dir int, prefix string, 
 		return false, err
 	}
 	typ := d.Type
-	if s.o.StatOnly {
+	if s.o.StatOnly && !s.o.Extents {
 		typ = unix.DT_UNKNOWN // an O_PATH descriptor is cheaper, and will do
 	}
 	fd, err := openEntry(dir, d.Name, typ)
@@ -212,6 +217,11 @@ func (t *TreeStats) add(a *Attr) {
 }
 
 func mapExtents(ctx context.Context, fd int) (shared, unwritten int64, err error) {
+	fd, done, err := realFd(fd)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done.close()
 	err = Extents(ctx, fd, func(e Extent) error {
 		if e.Flags&ExtentShared != 0 {
 			shared += e.Len
