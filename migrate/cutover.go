@@ -131,6 +131,9 @@ func (a *attempt) approach(ctx context.Context) error {
 
 // announce runs one step of a cutover and announces it by name.
 func (m *Migration) announce(ctx context.Context, name string, run func(context.Context) error) error {
+	if f := m.opt.Events.Step; f != nil {
+		f(name)
+	}
 	began := m.clock.Now()
 	err := run(ctx)
 	took := m.clock.Now().Sub(began)

@@ -11,6 +11,7 @@ type Events struct {
 	Progress  func(Progress)
 	PassDone  func(PassResult, Backlog)
 	Verified  func(Proof)
+	Step      func(name string)                                // a step of a cutover begins
 	Cutover   func(step string, took time.Duration, err error) // one per step of a cutover, by name
 	Hook      func(name string, took time.Duration, err error)
 	Blocked   func([]Blocker)

@@ -157,3 +157,25 @@ func (t *Tree) waivedFailures(p *pair) (n int64, any bool) {
 func (b *wayBack) lose(path string, l formats.Loss) {
 	b.set("closed", time.Now(), path+": "+l.Why+" ("+l.Class+")")
 }
+
+// Progress is migrate.Progresser's.
+func (t *Tree) Progress() migrate.Progress {
+	p := t.active()
+	if p == nil {
+		return migrate.Progress{}
+	}
+	objects, bytes := p.objects.Load(), p.bytes.Load()
+	out := migrate.Progress{Objects: objects, Bytes: bytes, TotalObjects: t.o.Plan.Observed.Objects, TotalBytes: t.o.Plan.Observed.Bytes}
+	t.rate.mu.Lock()
+	defer t.rate.mu.Unlock()
+	now := time.Now()
+	if dt := now.Sub(t.rate.at).Seconds(); !t.rate.at.IsZero() && dt > 0.05 {
+		out.ObjectsPerSec = float64(objects-t.rate.objects) / dt
+		out.BytesPerSec = float64(bytes-t.rate.bytes) / dt
+		if left := out.TotalObjects - objects; left > 0 && out.ObjectsPerSec > 1 {
+			out.ETA = time.Duration(float64(left) / out.ObjectsPerSec * float64(time.Second))
+		}
+	}
+	t.rate.at, t.rate.objects, t.rate.bytes = now, objects, bytes
+	return out
+}

@@ -387,10 +387,8 @@ func (p *pair) undress(fd int) error {
 var spareBuffers = sync.Pool{New: func() any { return copier.NewBuffers() }}
 
 func (p *pair) copied(objects, bytes int64) {
-	o, b := p.objects.Add(objects), p.bytes.Add(bytes)
-	if p.onProgress != nil {
-		p.onProgress(o, b)
-	}
+	p.objects.Add(objects)
+	p.bytes.Add(bytes)
 }
 
 // redo has a name looked at again whose object changed while it was looked at.

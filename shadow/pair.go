@@ -60,7 +60,6 @@ type pair struct {
 
 	objects, bytes atomic.Int64 // copied since the start of this process
 	counts         counters
-	onProgress     func(objects, bytes int64)
 }
 
 // counters are what Backlog's predictions are made of.

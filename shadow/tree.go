@@ -32,7 +32,12 @@ type Tree struct {
 	back    *pair // shadow → source, after the switch
 	watches map[migrate.Side]*Watch
 	wayBack wayBack
-	open    struct { // the last look at who holds files open for writing
+	rate    struct { // the last look at the progress
+		mu             sync.Mutex
+		at             time.Time
+		objects, bytes int64
+	}
+	open struct { // the last look at who holds files open for writing
 		mu    sync.Mutex
 		at    time.Time
 		files int
@@ -45,10 +50,11 @@ type TreeOptions struct {
 	Plan  *migrate.Plan
 	State string // this migration's directory: journal and records of what was made
 	// Checks proves that the plan can work here and now; package preflight has it.
-	Checks   func(ctx context.Context) ([]migrate.Check, error)
-	Audit    func(event string, fields map[string]any) error
-	Warn     func(what, why, hint string)
-	Progress func(objects, bytes int64)
+	Checks func(ctx context.Context) ([]migrate.Check, error)
+	Audit  func(event string, fields map[string]any) error
+	Warn   func(what, why, hint string)
+	// Lock keeps others from settling at the same time: the watchdog, and the boot.
+	Lock func(ctx context.Context) (unlock func(), err error)
 }
 
 // NewTree opens the subject of a plan over its state directory and touches neither volume.
@@ -56,14 +62,9 @@ func NewTree(o TreeOptions) (*Tree, error) {
 	if o.Warn == nil {
 		o.Warn = func(_, _, _ string) {}
 	}
-	pl := o.Plan
-	place, err := OpenPlace(PlaceOptions{
-		ID: pl.ID, Dir: pl.Source.Mount, Source: pl.Source.Device, Spare: pl.Target.Spare,
-		SourceFormat: pl.Source.Format, SourceUUID: pl.Source.UUID,
-		TargetFormat: pl.Target.Format, TargetOptions: pl.Target.Options,
-		MountOptions: pl.Source.Options, KeepOld: keepsOld(pl), Objects: pl.Observed.Objects, Wipe: pl.Target.Wipe,
-		Label: pl.Target.Label, StateDir: o.State, Fstab: pl.Persist.Fstab, Audit: o.Audit, Warn: o.Warn,
-	})
+	po := PlaceOf(o.Plan, o.State)
+	po.Audit, po.Warn = o.Audit, o.Warn
+	place, err := OpenPlace(po)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +73,17 @@ func NewTree(o TreeOptions) (*Tree, error) {
 		return nil, errors.Join(err, place.Close())
 	}
 	return &Tree{o: o, place: place, boot: boot, watches: map[migrate.Side]*Watch{}}, nil
+}
+
+// PlaceOf is the place of a plan's volumes, with the migration's directory state.
+func PlaceOf(pl *migrate.Plan, state string) PlaceOptions {
+	return PlaceOptions{
+		ID: pl.ID, Dir: pl.Source.Mount, Source: pl.Source.Device, Spare: pl.Target.Spare,
+		SourceFormat: pl.Source.Format, SourceUUID: pl.Source.UUID,
+		TargetFormat: pl.Target.Format, TargetOptions: pl.Target.Options,
+		MountOptions: pl.Source.Options, KeepOld: keepsOld(pl), Objects: pl.Observed.Objects, Wipe: pl.Target.Wipe,
+		Label: pl.Target.Label, StateDir: state, Fstab: pl.Persist.Fstab,
+	}
 }
 
 // keepsOld reports whether the old volume stays as it was at the fence.
@@ -111,6 +123,9 @@ func (t *Tree) Prepare(ctx context.Context, to migrate.Side) error {
 		return nil
 	}
 	if err := t.place.Make(ctx); err != nil {
+		return err
+	}
+	if err := t.enlist(); err != nil {
 		return err
 	}
 	from, err := t.volume(ctx, migrate.Source, false)
@@ -227,7 +242,6 @@ func (t *Tree) newPair(from, to *volume, space byte) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.onProgress = t.o.Progress
 	return p, nil
 }
 
@@ -441,6 +455,9 @@ func (t *Tree) Close() error { return errors.Join(t.stop(), t.place.Close()) }
 // Abort is Subject.Abort.
 func (t *Tree) Abort(ctx context.Context) error {
 	if err := t.stop(); err != nil {
+		return err
+	}
+	if err := t.delist(); err != nil {
 		return err
 	}
 	return t.place.Release(ctx, migrate.Shadow)

@@ -56,7 +56,7 @@ func (t *Tree) SwapIn(ctx context.Context, to migrate.Side) error { return t.pla
 
 // Settle is Subject.Settle.
 func (t *Tree) Settle(ctx context.Context, truth migrate.Side) error {
-	if err := t.place.Settle(ctx, truth); err != nil {
+	if err := t.settlePlace(ctx, truth); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -79,6 +79,17 @@ func (t *Tree) Settle(ctx context.Context, truth migrate.Side) error {
 		return t.unfence(t.back) // a rollback was undone
 	}
 	return nil
+}
+
+func (t *Tree) settlePlace(ctx context.Context, truth migrate.Side) error {
+	if t.o.Lock != nil {
+		unlock, err := t.o.Lock(ctx)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	return t.place.Settle(ctx, truth)
 }
 
 // unfence goes on after a fence that was undone. What was read behind it within a
@@ -301,10 +312,15 @@ func (t *Tree) Finalize(ctx context.Context, truth migrate.Side) error {
 	if err := t.place.Release(ctx, truth); err != nil {
 		return err
 	}
-	if truth == migrate.Shadow && t.o.Plan.Target.Label != "" {
-		return t.place.Name(ctx)
+	if truth == migrate.Source {
+		return t.delist()
 	}
-	return nil
+	if t.o.Plan.Target.Label != "" {
+		if err := t.place.Name(ctx); err != nil {
+			return err
+		}
+	}
+	return t.native()
 }
 
 // emptyLimbo leaves nothing of ours on the old volume.

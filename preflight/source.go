@@ -1,0 +1,215 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/formats"
+	"github.com/fsmigrate/fsmigrate/fstab"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// checkSource looks at the volume that is to change: whole, alone, writable, sound.
+func checkSource(_ context.Context, l *list, t *target, o *Options) error {
+	m := t.mount
+	switch {
+	case m.Point == "/":
+		l.refuse("mount-point", catData, "/ (the root volume)", "a volume that can be unmounted", "migrate / from a rescue system, offline")
+	case m.Root != "/":
+		l.refuse("mount-point", catData, fmt.Sprintf("%s shows only %s of its volume (a bind mount or subvolume)", m.Point, m.Root),
+			"the whole volume", "name the mount point of the whole volume")
+	default:
+		l.ok("mount-point", catData, fmt.Sprintf("%s, %s, all of it", m.Point, t.volume.Format), "the whole volume, not /")
+	}
+	if m.ReadOnly() || blockdev.IsSuperReadOnly(m) {
+		l.refuse("source-writable", catData, "mounted read-only", "a volume in use", "a read-only volume needs no migration under load: copy it")
+	} else {
+		l.ok("source-writable", catData, "read-write", "read-write")
+	}
+	if n := t.volume.ErrorCount; n > 0 {
+		l.refuse("source-errors", catData, fmt.Sprintf("%d errors recorded in its superblock", n), "none",
+			"unmount it and run "+strings.Join(checker(t.from, t.source.Path), " ")+" with repair")
+	} else {
+		l.ok("source-errors", catData, "none recorded", "none")
+	}
+	if t.from.Name() != t.plan.Source.Format {
+		l.refuse("source-format", catData, t.from.Name(), t.plan.Source.Format, "make a new plan")
+	}
+	if other, busy := o.Others[t.source.Path]; busy && other != t.plan.ID {
+		l.refuse("second-run", catState, "migration "+other+" works on "+t.source.Path, "one migration a volume",
+			"fsmigrate status "+other)
+	} else {
+		l.ok("second-run", catState, "no other migration of this volume", "one migration a volume")
+	}
+	return checkMounts(l, t)
+}
+
+// checkMounts refuses any other mount of the source, in any namespace: nobody could
+// fence what is written through it.
+func checkMounts(l *list, t *target) error {
+	mounts, err := blockdev.MountsOf(t.mount.Dev)
+	if err != nil {
+		return fmt.Errorf("list mounts of %s: %w", t.source.Path, err)
+	}
+	var others []string
+	for _, m := range mounts {
+		if m.ID == t.mount.ID && m.NS == t.mount.NS {
+			continue
+		}
+		where := m.Point
+		if m.PID != 0 {
+			where = fmt.Sprintf("%s in the mount namespace of pid %d", m.Point, m.PID)
+		}
+		others = append(others, where)
+	}
+	need := "mounted once, in one namespace"
+	if len(others) > 0 {
+		l.refuse("other-mounts", catData, fmt.Sprintf("also mounted at %s", strings.Join(shorten(others, 5), ", ")), need,
+			"unmount them, or stop the containers that have them")
+		return nil
+	}
+	l.ok("other-mounts", catData, "none", need)
+	return nil
+}
+
+// checkOptions looks at what the mount carries that the new one must have, or cannot.
+func checkOptions(_ context.Context, l *list, t *target, _ *Options) error {
+	all := append(strings.Split(t.mount.Options, ","), strings.Split(t.mount.SuperOptions, ",")...)
+	kept, dropped := fstab.Translate(t.plan.Source.Options, t.plan.Source.Format, t.plan.Target.Format)
+	found := "carried: " + orNone(kept)
+	if len(dropped) > 0 {
+		l.warn("mount-options", catData, found+"; unknown to "+t.to.Name()+": "+strings.Join(dropped, ","),
+			"every option carried", "they are left out: see docs/what-changes.md")
+	} else {
+		l.ok("mount-options", catData, found, "every option carried")
+	}
+	for _, opt := range all {
+		if fstab.IsSecurity(opt) {
+			l.refuseUnlessWaived("security-label", catData, opt, "labels stored in the files",
+				"a mount-wide security context would have to be set for the new volume by hand")
+		}
+	}
+	for _, q := range []string{"usrquota", "grpquota", "prjquota", "quota", "uquota", "gquota", "pquota", "usrjquota", "grpjquota"} {
+		if slices.ContainsFunc(all, func(o string) bool { return o == q || strings.HasPrefix(o, q+"=") }) {
+			l.refuseUnlessWaived("quota-limits", catFit, "quotas are on ("+q+")", "quota limits carried by hand",
+				"limits are not copied: export them with repquota, set them after the cutover with setquota")
+			break
+		}
+	}
+	l.ok("propagation", catData, orNone(t.mount.Propagation), "kept as it is")
+	return nil
+}
+
+// checkDrift compares what the plan observed with what is now.
+func checkDrift(_ context.Context, l *list, t *target, _ *Options) error {
+	if t.plan.Observed.At.IsZero() {
+		return nil
+	}
+	now := *t.plan
+	now.Observed = observe(t)
+	now.Observed.Fit = t.plan.Observed.Fit // counted anew by its own check
+	now.Source = describeSource(t)
+	now.Source.Options = t.plan.Source.Options
+	now.Target.Spare = t.plan.Target.Spare
+	if t.plan.Target.Spare.File == "" {
+		now.Target.Spare = describeDevice(t.spare, t.plan.Target.Spare.Path)
+	}
+	if drift := migrate.Drift(*t.plan, now); len(drift) > 0 {
+		l.refuse("drift", catState, strings.Join(shorten(drift, 6), "; "), "as planned", "make a new plan: fsmigrate plan")
+		return nil
+	}
+	l.ok("drift", catState, "nothing changed since the plan was made", "as planned")
+	return nil
+}
+
+// checkBoot says what the next boot will mount.
+func checkBoot(_ context.Context, l *list, t *target, _ *Options) error {
+	if t.plan.Persist.Fstab == "" || t.plan.Persist.Entry == "" {
+		l.warn("boot", catState, "the volume has no entry in fstab", "an entry that fsmigrate can take over",
+			"nothing mounts it at boot: after a reboot run fsmigrate resume "+t.plan.ID+"; never mount the old device by hand")
+		return nil
+	}
+	if _, err := os.Stat("/sbin/mount.fsmigrate"); err != nil && t.plan.Persist.Fstab == "/etc/fstab" {
+		l.refuse("boot", catState, "/sbin/mount.fsmigrate is missing", "the helper that mounts the truth at boot",
+			"make install, or ln -s $(command -v fsmigrate) /sbin/mount.fsmigrate")
+		return nil
+	}
+	l.ok("boot", catState, "fstab: "+t.plan.Persist.Entry, "an entry that fsmigrate can take over")
+	return nil
+}
+
+// checkHolders lists who keeps the source busy in a way that no service stop ends.
+func checkHolders(_ context.Context, l *list, t *target, _ *Options) error {
+	var st unix.Stat_t
+	if err := unix.Stat(t.mount.Point, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", t.mount.Point, err)
+	}
+	holders, err := blockdev.FileHolders(st.Dev, t.mount.Point)
+	if err != nil {
+		return fmt.Errorf("list users of %s: %w", t.mount.Point, err)
+	}
+	var kernel, writers []string
+	for _, h := range holders {
+		switch h.Kind {
+		case "swap", "loop", "export":
+			kernel = append(kernel, h.Kind+" "+h.Path)
+		default:
+			if h.Writes {
+				writers = append(writers, fmt.Sprintf("%s[%d] %s", h.Command, h.PID, h.Path))
+			}
+		}
+	}
+	if len(kernel) > 0 {
+		l.refuse("kernel-holders", catData, strings.Join(shorten(kernel, 5), ", "), "no swap file, loop or export on the source",
+			"swapoff, losetup -d or exportfs -u them for the migration")
+	} else {
+		l.ok("kernel-holders", catData, "none", "no swap file, loop or export on the source")
+	}
+	found := "nobody has a file open for writing now"
+	if len(writers) > 0 {
+		found = fmt.Sprintf("%d descriptors open for writing: %s", len(writers), strings.Join(shorten(writers, 3), ", "))
+	}
+	l.ok("writers", catService, found, "the service's stop ends them at the cutover")
+	return nil
+}
+
+// checkService says whether a cutover will be possible at all.
+func checkService(_ context.Context, l *list, t *target, _ *Options) error {
+	s := t.plan.Service
+	switch {
+	case s.AcceptEROFS:
+		l.warn("service", catService, "--accept-erofs: the application is not stopped", "an application that bears EROFS for the pause", "")
+	case s.Configured():
+		l.ok("service", catService, orNone(strings.Join([]string{s.Unit, s.Stop, s.Start}, " ")), "a unit, or stop and start commands")
+	default:
+		l.warn("service", catService, "nothing stops and starts the application", "a unit, or stop and start commands",
+			"the migration runs up to Hold; for a cutover use --unit, --stop and --start, or --accept-erofs")
+	}
+	return nil
+}
+
+func checker(f formats.Format, device string) []string { return f.Check(device) }
+
+func shorten(s []string, n int) []string {
+	if len(s) <= n {
+		return s
+	}
+	return append(slices.Clone(s[:n]), fmt.Sprintf("and %d more", len(s)-n))
+}
+
+func orNone(s string) string {
+	if s = strings.TrimSpace(s); s == "" {
+		return "none"
+	}
+	return s
+}
+
+// missing reports whether err says that a file is not there.
+func missing(err error) bool { return errors.Is(err, os.ErrNotExist) }
