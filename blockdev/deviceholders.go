@@ -41,7 +41,7 @@ func DeviceHolders(path string, opts ...HolderOption) ([]Holder, error) {
 	for _, p := range parts {
 		list = append(list, p.kernelHolders(all)...)
 	}
-	s := scan{ignore: o.ignore, denied: o.denied, fd: func(st *unix.Statx_t, _ string) bool {
+	s := scan{ignore: o.ignore, denied: o.denied, remote: remotePoints(all), fd: func(st *unix.Statx_t, _ string) bool {
 		return st.Mode&unix.S_IFMT == unix.S_IFBLK && slices.ContainsFunc(parts, func(p Device) bool {
 			return st.Rdev_major == p.Major && st.Rdev_minor == p.Minor
 		})

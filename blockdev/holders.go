@@ -84,6 +84,7 @@ type volume struct {
 	dev    uint64 // of the superblock
 	stDev  uint64 // of files, where that is another
 	mounts []Mount
+	remote []string
 	byID   map[int]uint64 // mount id → superblock, of all attached mounts
 
 	mu      sync.Mutex
@@ -95,7 +96,7 @@ func newVolume(dev uint64, mountRoot string) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{dev: dev, stDev: dev, byID: make(map[int]uint64, len(all)), unknown: map[int]bool{}}
+	v := &volume{dev: dev, stDev: dev, byID: make(map[int]uint64, len(all)), unknown: map[int]bool{}, remote: remotePoints(all)}
 	if mountRoot != "" {
 		var st unix.Stat_t
 		if m, err := MountAt(mountRoot); err == nil && unix.Stat(mountRoot, &st) == nil && st.Dev == dev {
@@ -152,7 +153,7 @@ func (v *volume) has(st *unix.Statx_t, via string) bool {
 func (v *volume) processes(o holderOptions) ([]Holder, []Mount, error) {
 	major, minor := unix.Major(v.dev), unix.Minor(v.dev)
 	s := scan{
-		ignore: o.ignore, denied: o.denied, fd: v.has,
+		ignore: o.ignore, denied: o.denied, fd: v.has, remote: v.remote,
 		maps: func(ma, mi uint32) bool { return ma == major && mi == minor },
 	}
 	uses, err := s.run()

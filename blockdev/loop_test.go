@@ -2,7 +2,9 @@ package blockdev_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,6 +171,44 @@ func TestIdentifyLoopStack(t *testing.T) {
 	if _, err := blockdev.Identify(t.TempDir()); err == nil {
 		t.Error("identified a directory")
 	}
+}
+
+// A partition is found by the id that its table gives it, and its holders are
+// those of its disk.
+func TestIdentifyPartition(t *testing.T) {
+	file := blocktest.MakeImage(t, 64<<20)
+	cmd := exec.Command("sfdisk", "-q", file)
+	cmd.Stdin = strings.NewReader("label: gpt\nstart=2048, size=65536, uuid=11111111-2222-3333-4444-555555555555\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("sfdisk: %v: %s", err, out)
+	}
+	l := blocktest.LoopWith(t, file, blockdev.LoopOptions{})
+	// From user space: the kernel may have no parser for the table.
+	blocktest.Run(t, "partx", "--add", l.Path)
+	t.Cleanup(func() { blocktest.Run(t, "partx", "--delete", l.Path) })
+	d, err := blockdev.Identify(l.Path + "p1")
+	must(t, err)
+	if d.WholeDisk != filepath.Base(l.Path) || d.Bytes != 32<<20 || !slices.Contains(d.IDs, "partuuid:11111111-2222-3333-4444-555555555555") {
+		t.Errorf("partition %+v", d)
+	}
+	if len(d.Stack) < 2 || d.Stack[0].Kind != "partition" || d.Stack[1].Kind != "loop" {
+		t.Errorf("stack %+v", d.Stack)
+	}
+	got, err := blockdev.Resolve(d.IDs, "", d.Bytes)
+	if err != nil || got.Name != d.Name {
+		t.Errorf("resolved %+v, %v", got, err)
+	}
+	s, err := blockdev.Signatures(l.Path)
+	if err != nil || !slices.ContainsFunc(s, func(s blockdev.Signature) bool { return s.Type == "gpt" && s.Usage == "partition-table" }) {
+		t.Errorf("signatures %+v, %v", s, err)
+	}
+	blocktest.Mkfs(t, "ext4", l.Path+"p1")
+	dir := blocktest.MountTemp(t, l.Path+"p1", "ext4")
+	list, err := blockdev.DeviceHolders(l.Path)
+	must(t, err)
+	wantHeld(t, list, 0, "", "mount:"+dir+"!")
+	blocktest.Detach(t, dir)
 }
 
 func TestPressureAndBootID(t *testing.T) {

@@ -92,3 +92,12 @@ func TestParseSignatures(t *testing.T) {
 		}
 	}
 }
+
+func TestRemote(t *testing.T) {
+	s := scan{remote: remotePoints([]Mount{{FSType: "nfs4", Point: "/net/home"}, {FSType: "fuse.sshfs", Point: "/ssh"}, {FSType: "ext4", Point: "/data"}, {FSType: "9p", Point: "/"}})}
+	for path, want := range map[string]bool{"/net/home": true, "/net/home/a": true, "/net/homes": false, "/ssh/x": true, "/data/x": false, "socket:[1]": false} {
+		if got := s.isRemote(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,7 @@ type scan struct {
 	fd     func(st *unix.Statx_t, via string) bool // whether an open file, directory or program counts
 	maps   func(major, minor uint32) bool          // whether mappings of that superblock count; nil: none do
 	denied func(pid int, command string)           // a process that may not be looked at
+	remote []string                                // where servers' file systems are mounted: asking there may hang
 }
 
 // run looks at the processes in parallel: it has to be over before they change much.
@@ -152,9 +154,11 @@ func (p *process) end(err error) ([]use, error) {
 
 // look examines what a link of /proc leads to.
 func (p *process) look(link, kind string) error {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MNT_ID, &st)
+	st, err := p.stat(link)
 	if err != nil {
+		if isStale(err) {
+			return nil
+		}
 		return ignoreGone(err)
 	}
 	if !p.fd(&st, link) {
@@ -171,6 +175,60 @@ func (p *process) look(link, kind string) error {
 	}
 	p.add(u)
 	return nil
+}
+
+// stat follows a link of /proc. The kernel asks the server about a file of a
+// network file system even so, and waits for ever if that is gone: there it is
+// given a moment, since what hangs is on no local volume.
+func (p *process) stat(link string) (unix.Statx_t, error) {
+	const mask = unix.STATX_TYPE | unix.STATX_MNT_ID
+	var st unix.Statx_t
+	if len(p.remote) == 0 || !p.isRemote(linkText(link)) {
+		err := unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, mask, &st)
+		return st, err
+	}
+	type answer struct {
+		st  unix.Statx_t
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.err = unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, mask, &a.st)
+		done <- a
+	}()
+	limit := time.NewTimer(remoteLimit)
+	defer limit.Stop()
+	select {
+	case a := <-done:
+		return a.st, a.err
+	case <-limit.C:
+		return st, unix.ESTALE
+	}
+}
+
+// remoteLimit bounds one question to a server.
+const remoteLimit = 200 * time.Millisecond
+
+// isRemote reports whether path may be on a network file system.
+func (s *scan) isRemote(path string) bool {
+	return slices.ContainsFunc(s.remote, func(dir string) bool {
+		return path == dir || strings.HasPrefix(path, dir+"/")
+	})
+}
+
+// remotePoints are where the network file systems among mounts are.
+func remotePoints(mounts []Mount) []string {
+	var dirs []string
+	for _, m := range mounts {
+		switch kind, _, _ := strings.Cut(m.FSType, "."); kind {
+		case "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "glusterfs", "lustre", "ocfs2", "gfs2", "fuse":
+			if m.Point != "/" && !slices.Contains(dirs, m.Point) {
+				dirs = append(dirs, m.Point)
+			}
+		}
+	}
+	return dirs
 }
 
 func (p *process) add(u use) {
@@ -190,7 +248,7 @@ func (p *process) descriptors(task string) (bool, error) {
 		return false, ignoreGone(err)
 	}
 	for _, fd := range fds {
-		if err := p.look(task+"/fd/"+strconv.Itoa(fd), "read"); err != nil && !isStale(err) {
+		if err := p.look(task+"/fd/"+strconv.Itoa(fd), "read"); err != nil {
 			return true, err
 		}
 	}
@@ -205,8 +263,10 @@ func (p *process) mappings() error {
 		return ignoreGone(err)
 	}
 	defer f.Close()
+	buf := mapsBuffers.Get().(*[64 << 10]byte)
+	defer mapsBuffers.Put(buf)
 	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
+	lines.Buffer(buf[:0], len(buf)) // a line is at most a path and 80 bytes
 	for lines.Scan() {
 		m, ok := parseMapping(lines.Bytes())
 		if !ok || !p.maps(m.major, m.minor) {
@@ -222,6 +282,8 @@ func (p *process) mappings() error {
 	}
 	return ignoreGone(lines.Err())
 }
+
+var mapsBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 type mapping struct {
 	start, end   uint64

@@ -44,7 +44,8 @@ func Seal(m Mount, ro bool) error {
 }
 
 // SealFd sets or clears MOUNT_ATTR_RDONLY on the mount whose root fd is, also
-// when it is covered. ErrDetached if it is in no namespace any more.
+// when it is covered. ErrDetached if it is in no namespace any more, or in one
+// that the calling thread isn't in: the kernel doesn't tell the two apart.
 func SealFd(fd int, ro bool) error {
 	err := setattr(fd, "", unix.AT_EMPTY_PATH, readOnlyAttr(ro))
 	if err == nil {
@@ -99,7 +100,11 @@ func sealDetached(m Mount, ro bool) error {
 // openNamespace opens m's namespace: through a process in it, else among all.
 func openNamespace(m Mount) (*os.File, error) {
 	if m.PID != 0 {
-		if f, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", m.PID)); err == nil {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", m.PID))
+		if ignoreGone(err) != nil {
+			return nil, fmt.Errorf("open mount namespace: %w", err)
+		}
+		if err == nil {
 			if ino, err := nsInode(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err == nil && ino == m.NS {
 				return f, nil
 			}

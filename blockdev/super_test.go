@@ -121,8 +121,7 @@ func TestRemountDropsFlags(t *testing.T) {
 	}
 }
 
-// A frozen file system is no fence: the writer that it stops goes on into the
-// old one when it thaws. SuperReadOnly works where freezing isn't even tried.
+// Options of the superblock that aren't named stay as they are.
 func TestSuperReadOnlyKeepsSuperOptions(t *testing.T) {
 	dev := blocktest.NewDevice(t, "ext4", 32<<20)
 	dir := blocktest.MountTemp(t, dev, "ext4", "lazytime", "commit=77", "errors=remount-ro", "data=journal")
