@@ -37,6 +37,7 @@ const (
 	LossVerity      = "verity"
 	LossCasefold    = "casefold"
 	LossProject     = "project-id"
+	LossDirectory   = "directory-size"
 	LossPermissions = "mode-unsupported"
 )
 
@@ -256,4 +257,14 @@ func PairFit(src, dst Limits) []Loss {
 			Why: "files that share extents will each have their own copy: more space, same content"})
 	}
 	return out
+}
+
+// TreeMisfit lists what a tree as a whole is too large for. Unlike the losses of
+// an object these are found before any object is looked at in detail.
+func TreeMisfit(l Limits, s TreeStats) []Loss {
+	if l.DirBytesMax == 0 || s.LargestDirBytes <= l.DirBytesMax {
+		return nil
+	}
+	return []Loss{{Class: LossDirectory, Why: fmt.Sprintf("a directory has %d entries that take %d bytes, %d surely fit",
+		s.LargestDir, s.LargestDirBytes, l.DirBytesMax)}}
 }

@@ -137,3 +137,22 @@ func TestPairFit(t *testing.T) {
 		t.Errorf("xfs to ext4: %v", got)
 	}
 }
+
+// A hashed directory on 1 KiB blocks was full at 6.03 MB of entries, with 94,270
+// names of 56 bytes; 500,000 entries fit 4 KiB blocks.
+func TestTreeMisfit(t *testing.T) {
+	var s formats.TreeStats
+	s.ObserveDir(94270, 94270*55)
+	if got := formats.TreeMisfit(limitsOf(t, "ext4:block_size=1024"), s); len(got) != 1 || got[0].Class != formats.LossDirectory {
+		t.Errorf("1 KiB blocks: %v", got)
+	}
+	if got := formats.TreeMisfit(limitsOf(t, "ext4:block_size=1024,large_dir=1"), s); got != nil {
+		t.Errorf("large_dir: %v", got)
+	}
+	s.ObserveDir(500000, 500000*200)
+	for _, spec := range []string{"ext4", "xfs", "btrfs"} {
+		if got := formats.TreeMisfit(limitsOf(t, spec), s); got != nil {
+			t.Errorf("%s: %v", spec, got)
+		}
+	}
+}

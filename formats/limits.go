@@ -24,7 +24,10 @@ type Limits struct {
 	XattrSpaces     [2]int
 	XattrEntryBytes int
 
-	DirEntriesMax uint64 // entries of one directory; 0: without limit
+	// DirBytesMax is the room for the entries of one directory, 8 bytes and the
+	// name rounded up to 4 each; 0: without limit. Where hashing decides how full
+	// blocks get it is what surely fits.
+	DirBytesMax int64
 
 	Flags   uint32 // the FS_*_FL of FS_IOC_SETFLAGS that are stored
 	Records Facts

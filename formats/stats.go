@@ -25,10 +25,11 @@ type TreeStats struct {
 
 	// Directories by the bytes of their names, same classes; entries count 8
 	// bytes and the name rounded up to 4.
-	DirHistogram [48]int64
-	DirBytes     [48]int64
-	DirEntries   [48]int64
-	LargestDir   int64 // entries
+	DirHistogram    [48]int64
+	DirBytes        [48]int64
+	DirEntries      [48]int64
+	LargestDir      int64 // entries
+	LargestDirBytes int64
 
 	MaxName, MaxXattrValue, MaxXattrTotal, MaxSymlink int
 	MaxFile                                           int64
@@ -132,10 +133,37 @@ func (s *TreeStats) ObserveDir(entries, nameBytes int64) {
 	s.LargestDir = max(s.LargestDir, entries)
 	// A name rounded up to 4 bytes takes 1.5 more on average.
 	n := 8*entries + nameBytes + entries*3/2
+	s.LargestDirBytes = max(s.LargestDirBytes, n)
 	c := Class(n)
 	s.DirHistogram[c]++
 	s.DirBytes[c] += n
 	s.DirEntries[c] += entries
+}
+
+// DirTally collects ObserveDir's numbers for a survey that meets objects and not
+// directories: each name is added under any key of its parent (a hash of its path,
+// its inode), and Flush observes the directories at the end. It takes some 40
+// bytes of memory a directory. Flush counts NameBytes: the survey must not.
+type DirTally map[uint64]dirCount
+
+type dirCount struct{ entries, bytes int64 }
+
+// Name adds an entry to the directory with that key. A hard link's every name counts.
+func (d DirTally) Name(dir uint64, nameBytes int) {
+	c := d[dir]
+	c.entries++
+	c.bytes += int64(nameBytes)
+	d[dir] = c
+}
+
+// Flush observes every directory, s.Dirs of them: those without a name in them are empty.
+func (d DirTally) Flush(s *TreeStats) {
+	for _, c := range d {
+		s.ObserveDir(c.entries, c.bytes)
+	}
+	for n := int64(len(d)); n < s.Dirs; n++ {
+		s.ObserveDir(0, 0)
+	}
 }
 
 // Add adds what another survey of another part of the tree saw.
@@ -157,6 +185,7 @@ func (s *TreeStats) Add(o *TreeStats) {
 		s.DirEntries[i] += o.DirEntries[i]
 	}
 	s.LargestDir = max(s.LargestDir, o.LargestDir)
+	s.LargestDirBytes = max(s.LargestDirBytes, o.LargestDirBytes)
 	s.MaxName, s.MaxXattrValue = max(s.MaxName, o.MaxName), max(s.MaxXattrValue, o.MaxXattrValue)
 	s.MaxXattrTotal, s.MaxSymlink = max(s.MaxXattrTotal, o.MaxXattrTotal), max(s.MaxSymlink, o.MaxSymlink)
 	s.MaxFile, s.MaxLinks = max(s.MaxFile, o.MaxFile), max(s.MaxLinks, o.MaxLinks)

@@ -2,9 +2,11 @@ package formattest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,19 +111,27 @@ func foreign(t *testing.T, f formats.Format) {
 	}
 }
 
-const (
-	suiteLabel = "label-12byte"
-	suiteUUID  = "0f3c1a52-8f1e-4f5e-9d2a-5d6c7b8a9e10"
-)
+const suiteLabel = "label-12byte"
+
+// newUUID is a random one: mkfs.btrfs refuses one that any device has already,
+// xfs to mount it.
+func newUUID() string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], rand.Uint64())
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // version 4
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
 
 func volume(t *testing.T, f formats.Format, c Case) {
 	fstype := c.Fstype
 	if fstype == "" {
 		fstype = f.Name()
 	}
-	v := MakeWith(t, f, formats.MakeOptions{Options: c.Options, Bytes: c.Bytes, Label: suiteLabel, UUID: suiteUUID, Objects: 500})
+	uuid := newUUID()
+	v := MakeWith(t, f, formats.MakeOptions{Options: c.Options, Bytes: c.Bytes, Label: suiteLabel, UUID: uuid, Objects: 500})
 	vol := v.Probe()
-	if vol.Format != f.Name() || vol.Label != suiteLabel || vol.UUID != suiteUUID || !vol.Clean || vol.NeedsRecovery || vol.ErrorCount != 0 {
+	if vol.Format != f.Name() || vol.Label != suiteLabel || vol.UUID != uuid || !vol.Clean || vol.NeedsRecovery || vol.ErrorCount != 0 {
 		t.Errorf("probe of a fresh volume: %+v", vol)
 	}
 	if vol.Bytes > c.Bytes || vol.Bytes < c.Bytes*9/10 || vol.FreeBlocks > vol.Blocks {
