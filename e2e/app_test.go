@@ -65,16 +65,13 @@ func (r *rig) judge(what, dir string, granularity time.Duration) {
 // moreChurn waits until the application got so many more operations through.
 func (r *rig) moreChurn(ops int64) {
 	r.t.Helper()
-	first := int64(-1)
+	p, first := churn.Follow(r.churnLog()), int64(-1)
 	if !vol.Eventually(90*time.Second, func() bool {
-		rp, err := churn.ReadLog(r.churnLog())
-		if err != nil {
-			return false
+		now, err := p.Answered()
+		if err == nil && first < 0 {
+			first = now
 		}
-		if first < 0 {
-			first = rp.Ops
-		}
-		return rp.Ops >= first+ops
+		return err == nil && now >= first+ops
 	}) {
 		out, _ := exec.Command("tail", "-n", "3", r.churnLog()+".out").Output()
 		r.t.Fatalf("the application does not get on: %s", out)

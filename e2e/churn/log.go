@@ -79,7 +79,13 @@ func ReadLog(path string) (*Replay, error) {
 	defer f.Close()
 	rp := &Replay{Model: NewModel(), Failed: map[string]int64{}}
 	open := map[int64]*Op{}
-	r := bufio.NewReaderSize(f, 1<<20)
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// Of a log that grows while it is read, as much as there was: it may grow
+	// faster than it is read.
+	r := bufio.NewReaderSize(io.LimitReader(f, st.Size()), 1<<20)
 	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
@@ -141,4 +147,45 @@ func continueLog(path string, rp *Replay) (*Log, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &Log{f: f, n: rp.last}, nil
+}
+
+// Progress follows a log from outside, cheaply.
+type Progress struct {
+	path  string
+	off   int64
+	count int64
+	rest  []byte
+}
+
+// Follow starts at the beginning of a log.
+func Follow(path string) *Progress { return &Progress{path: path} }
+
+// Answered counts the operations that were answered so far.
+func (p *Progress) Answered() (int64, error) {
+	f, err := os.Open(p.path)
+	if err != nil {
+		return p.count, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return p.count, err
+	}
+	b := make([]byte, max(0, st.Size()-p.off))
+	n, err := f.ReadAt(b, p.off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return p.count, err
+	}
+	p.off += int64(n)
+	p.rest = append(p.rest, b[:n]...)
+	for {
+		line, rest, whole := bytes.Cut(p.rest, []byte{'\n'})
+		if !whole {
+			return p.count, nil
+		}
+		if bytes.HasPrefix(line, []byte(`{"end":`)) {
+			p.count++
+		}
+		p.rest = rest
+	}
 }
