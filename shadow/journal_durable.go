@@ -27,9 +27,10 @@ func (j *Journal) Begin(ctx context.Context, units []Unit) error {
 	}
 	b := j.s.db.NewBatch()
 	defer j.s.release(b)
+	var key [2 + nodeBytes]byte
 	for i, u := range units {
 		if w := j.toBegin(u); w != 0 {
-			if err := b.Set(nodeKey(nil, j.ns, 'd', u.Node), []byte{byte(w)}, nil); err != nil {
+			if err := b.Set(nodeKey(key[:], j.ns, 'd', u.Node), []byte{byte(w)}, nil); err != nil {
 				return fmt.Errorf("begin unit %v: %w", u.Node, err)
 			}
 		}
@@ -134,12 +135,13 @@ func (j *Journal) Commit(ctx context.Context, done []Unit, epoch uint64, bootID 
 	b := j.s.db.NewBatch()
 	defer j.s.release(b)
 	var clean []Node
+	var key [2 + nodeBytes]byte
 	for _, u := range done {
 		if !j.settled(u.Node) {
 			continue
 		}
 		clean = append(clean, u.Node)
-		if err := b.Delete(nodeKey(nil, j.ns, 'd', u.Node), nil); err != nil {
+		if err := b.Delete(nodeKey(key[:], j.ns, 'd', u.Node), nil); err != nil {
 			return fmt.Errorf("commit unit %v: %w", u.Node, err)
 		}
 		if b.Count() < beginChunk {

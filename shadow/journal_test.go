@@ -3,7 +3,6 @@ package shadow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -330,5 +329,46 @@ func BenchmarkJournalMark(b *testing.B) {
 		i++
 		j.Mark(Node{i * 2654435761 % 300_000, 1}, Data)
 	}
-	_ = fmt.Sprint(j.Len())
+
+}
+
+// BenchmarkJournalFull is a full set: its memory, one Take, and its durable marks.
+func BenchmarkJournalFull(b *testing.B) {
+	for b.Loop() {
+		s, err := OpenStore(b.TempDir()+"/journal", StoreOptions{})
+		must(b, err)
+		j, err := s.Journal('f')
+		must(b, err)
+		before := heap()
+		at := time.Now()
+		const n = 400_000
+		for i := range uint64(n) {
+			j.Mark(Node{i, 1}, Data)
+		}
+		b.ReportMetric(n/time.Since(at).Seconds(), "marks/s")
+		b.ReportMetric(heap()-before, "heap-MiB")
+		at = time.Now()
+		units := j.Take(0)
+		b.ReportMetric(time.Since(at).Seconds(), "s-Take")
+		at = time.Now()
+		must(b, j.Begin(ctx, units))
+		b.ReportMetric(time.Since(at).Seconds(), "s-Begin")
+		for _, u := range units {
+			j.Done(u)
+		}
+		at = time.Now()
+		must(b, j.Commit(ctx, units, 1, "boot"))
+		b.ReportMetric(time.Since(at).Seconds(), "s-Commit")
+		at = time.Now()
+		const one = 50
+		for i := range uint64(one) {
+			j.Mark(Node{i, 2}, Data)
+			u := j.Take(1)
+			must(b, j.Begin(ctx, u))
+			j.Done(u[0])
+			must(b, j.Commit(ctx, u, 2+i, "boot"))
+		}
+		b.ReportMetric(time.Since(at).Seconds()*1e6/one, "us-Begin+Commit")
+		must(b, s.Close())
+	}
 }

@@ -57,8 +57,8 @@ func (o StoreOptions) withDefaults() StoreOptions {
 	return o
 }
 
-// memTableBytes is what is collected in memory before it is written as a table. With
-// one table being filled and two being written this is 24 MiB at most.
+// memTableBytes is what is collected in memory before it is written as a table.
+// Writers wait when four such tables, 32 MiB, are not written yet.
 const memTableBytes = 8 << 20
 
 // OpenStore opens the store whose files are in dir (by convention "journal" in
@@ -102,6 +102,11 @@ func (s *Store) open(dir string, fs vfs.FS, po *pebble.Options) error {
 	}
 	if len(names) > 0 {
 		return open(dir)
+	}
+	if err == nil {
+		if err := fs.Remove(dir); err != nil {
+			return err
+		}
 	}
 	making := dir + ".making"
 	if err := fs.RemoveAll(making); err != nil {
