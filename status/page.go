@@ -54,7 +54,7 @@ func Page(w io.Writer, s migrate.Status, now time.Time) {
 		row("next try", "not before %s", when(s.NotBefore))
 	}
 	row("next", "%s", nextLine(s))
-	row("undo", "%s", dash(s.Undo))
+	row("undo", "%s", undoLine(s))
 	_ = t.Flush() // the caller's writer is a buffer
 }
 
@@ -77,6 +77,9 @@ func engineNote(s migrate.Status) string {
 		return "none needed, the migration has ended"
 	case s.Running:
 		return "running"
+	}
+	if s.Phase == migrate.Cutover || s.Phase == migrate.Rollback {
+		return "NOT RUNNING, AND THE CUTOVER IS NOT SETTLED: its watchdog may do it, and this does: fsmigrate resume " + s.ID
 	}
 	return "NOT RUNNING: changes are not followed now, nothing is lost; continue with: fsmigrate resume " + s.ID
 }
@@ -118,7 +121,7 @@ func dirtyLine(s migrate.Status) string {
 	if !s.Converging {
 		line += ": THIS WILL NOT CONVERGE at these rates"
 	}
-	if s.ETASeconds > 0 && !math.IsInf(s.ETASeconds, 0) {
+	if s.Converging && s.ETASeconds > 0 && !math.IsInf(s.ETASeconds, 0) {
 		line += ", in step in about " + Span(time.Duration(s.ETASeconds*float64(time.Second)).Round(time.Second))
 	}
 	return line
@@ -140,6 +143,9 @@ func wayBackLine(s migrate.Status) string {
 		return "the source is the truth: nothing to go back from"
 	}
 	line := s.WayBack.State
+	if !s.Running && !s.Phase.Ended() {
+		line += " as last recorded, and behind by what was written since; it catches up when resumed"
+	}
 	if !s.WayBack.Since.IsZero() {
 		line += " since " + when(s.WayBack.Since)
 	}
@@ -157,6 +163,13 @@ func nextLine(s migrate.Status) string {
 		return "fsmigrate resume " + s.ID
 	}
 	return dash(s.Next)
+}
+
+func undoLine(s migrate.Status) string {
+	if !s.Running && s.Undo != "" {
+		return "fsmigrate resume " + s.ID + ", then " + s.Undo
+	}
+	return dash(s.Undo)
 }
 
 func dash(s string) string {

@@ -88,7 +88,7 @@ type bars struct {
 }
 
 func newBars(w io.Writer) *bars {
-	return &bars{p: mpb.New(mpb.WithOutput(w), mpb.WithWidth(24), mpb.WithRefreshRate(200*time.Millisecond))}
+	return &bars{p: mpb.New(mpb.WithOutput(w), mpb.WithWidth(24), mpb.WithAutoRefresh(), mpb.WithRefreshRate(200*time.Millisecond))}
 }
 
 func (b *bars) Event(e Event) {
