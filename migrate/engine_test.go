@@ -380,7 +380,7 @@ func TestContradiction(t *testing.T) {
 
 func TestOperatorDecides(t *testing.T) {
 	r := newRig(t, nil, func(w *world) {
-		w.state = []byte(`{"version":1,"phase":"reverse"}`)
+		w.state = State{Version: 1, Phase: Reverse}
 		w.records = append(w.records, Record{Seq: 1, Truth: Source, By: Operator})
 	})
 	out, err := r.until(t, func(waits int, _ Phase) bool { return waits > 10 })

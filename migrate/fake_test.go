@@ -2,10 +2,10 @@ package migrate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -30,7 +30,7 @@ type world struct {
 	released bool
 	next     int
 
-	state   []byte
+	state   State
 	records []Record
 	audit   []string
 	armed   int // the watchdog's record number; 0: not armed
@@ -71,7 +71,7 @@ func newWorld(seed uint64, f fault) *world {
 		acked: map[string]int{}, dirty: map[string]bool{}, verified: map[string]bool{}, hears: map[Side]bool{},
 		records: []Record{{Truth: Source, By: "engine"}},
 	}
-	w.state, _ = json.Marshal(NewState(w.now))
+	w.state = NewState(w.now)
 	for range 10 {
 		w.app()
 	}
@@ -193,11 +193,9 @@ func (w *world) died() {
 
 // boot is what a power cut and the next boot do.
 func (w *world) boot() {
-	var st State
-	_ = json.Unmarshal(w.state, &st)
 	w.armed = 0
-	w.settle(w.truth())          // mount.fsmigrate
-	w.running = st.Service == "" // a unit that was stopped is not started behind our back
+	w.settle(w.truth())               // mount.fsmigrate
+	w.running = w.state.Service == "" // a unit that was stopped is not started behind our back
 }
 
 func (w *world) differing(a, b Side) (keys []string) {
@@ -253,7 +251,7 @@ func (s fakeStore) Load(context.Context) (st State, err error) {
 	if err != nil {
 		return st, err
 	}
-	return st, after(json.Unmarshal(s.w.state, &st))
+	return clone(s.w.state), after(nil)
 }
 
 func (s fakeStore) Save(_ context.Context, st State) error {
@@ -261,8 +259,13 @@ func (s fakeStore) Save(_ context.Context, st State) error {
 	if err != nil {
 		return err
 	}
-	s.w.state, err = json.Marshal(st)
-	return after(err)
+	s.w.state = clone(st)
+	return after(nil)
+}
+
+func clone(st State) State {
+	st.Timeline = slices.Clone(st.Timeline)
+	return st
 }
 
 func (s fakeStore) Truth(context.Context) (Record, error) {

@@ -194,7 +194,7 @@ func TestDoubleFaults(t *testing.T) {
 	for _, sc := range scripts {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
-			for gap := range 12 {
+			for gap := range 9 {
 				deaths := 0
 				again := func(w *world) {
 					if deaths++; deaths > 1 {
@@ -208,7 +208,7 @@ func TestDoubleFaults(t *testing.T) {
 						w.boot()
 					}
 				}
-				for k := gap % 4; sc.play(t, uint64(gap), fault{"die", k}, again); k += 4 {
+				for k := gap % 5; sc.play(t, uint64(gap), fault{"die", k}, again); k += 5 {
 					deaths = 0
 				}
 			}

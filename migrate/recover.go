@@ -28,7 +28,7 @@ func (m *Migration) recover(ctx context.Context) error {
 	if m.state.Phase.Ended() {
 		return nil
 	}
-	m.audit(ctx, "run", map[string]any{"phase": m.state.Phase, "truth": m.truth.Truth, "seq": m.truth.Seq, "plan": m.plan.Digest()})
+	m.audit(ctx, "run", map[string]any{"phase": m.state.Phase, "truth": m.truth.Truth, "seq": m.truth.Seq})
 	if m.state.Phase == Preflight {
 		return m.unpause(ctx) // nothing was touched yet, and nothing is
 	}
