@@ -37,20 +37,23 @@ func encodeRecord(r migrate.Record) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode switch record %d: %w", r.Seq, err)
 	}
-	line = append(line, '\n')
-	sum := sha256.Sum256(line)
-	return append(line, "sha256 "+hex.EncodeToString(sum[:])+"\n"...), nil
+	return seal(line), nil
+}
+
+func seal(line []byte) []byte {
+	data := append(bytes.Clone(line), '\n')
+	sum := sha256.Sum256(data)
+	return append(data, "sha256 "+hex.EncodeToString(sum[:])+"\n"...)
 }
 
 // parseRecord is the inverse of encodeRecord, and accepts nothing else.
 func parseRecord(data []byte) (migrate.Record, error) {
 	var r migrate.Record
-	line, rest, ok := bytes.Cut(data, []byte("\n"))
+	line, _, ok := bytes.Cut(data, []byte("\n"))
 	if !ok {
 		return r, errors.New("torn: no end of line")
 	}
-	sum := sha256.Sum256(append(bytes.Clone(line), '\n'))
-	if string(rest) != "sha256 "+hex.EncodeToString(sum[:])+"\n" {
+	if !bytes.Equal(data, seal(line)) {
 		return r, errors.New("torn: the checksum is missing or wrong")
 	}
 	dec := json.NewDecoder(bytes.NewReader(line))
