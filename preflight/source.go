@@ -108,12 +108,13 @@ func checkOptions(_ context.Context, l *list, t *target, _ *Options) error {
 }
 
 // checkDrift compares what the plan observed with what is now.
-func checkDrift(_ context.Context, l *list, t *target, _ *Options) error {
+func checkDrift(ctx context.Context, l *list, t *target, _ *Options) error {
 	if t.plan.Observed.At.IsZero() {
 		return nil
 	}
 	now := *t.plan
 	now.Observed = observe(t)
+	now.Observed.Tools = tools(ctx, t.to)
 	now.Observed.Fit = t.plan.Observed.Fit // counted anew by its own check
 	now.Source = describeSource(t)
 	now.Source.Options = t.plan.Source.Options

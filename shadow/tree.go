@@ -278,6 +278,22 @@ func (t *Tree) unwatch(side migrate.Side) error {
 	return w.Close()
 }
 
+// pairNow is the pair that copies now. After a cutover it prepares the way back first: the old
+// volume may be written only once the new one is in place. With --old keep there is
+// no pair and no error: nothing is copied back.
+func (t *Tree) pairNow(ctx context.Context) (*pair, error) {
+	if p := t.active(); p != nil {
+		return p, nil
+	}
+	if t.store == nil {
+		return nil, errNotPrepared
+	}
+	if err := t.prepareBack(ctx); err != nil {
+		return nil, err
+	}
+	return t.active(), nil
+}
+
 // active is the pair that copies now; nil before Prepare and between a switch and
 // the preparation of the way back.
 func (t *Tree) active() *pair {
@@ -348,9 +364,9 @@ func (p *pair) walk(ctx context.Context) error {
 func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.active()
+	p, err := t.pairNow(ctx)
 	if p == nil {
-		return migrate.PassResult{}, errNotPrepared
+		return migrate.PassResult{}, err
 	}
 	p.scans = true
 	res, err := p.pass(ctx, passMode{verify: p.verifies, durable: p.verifies && p.fresh.len() > 0})

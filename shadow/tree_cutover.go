@@ -15,9 +15,14 @@ import (
 
 // Fence is Subject.Fence.
 func (t *Tree) Fence(ctx context.Context, to migrate.Side) error {
-	p := t.active()
+	t.mu.Lock()
+	p, err := t.pairNow(ctx)
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if p == nil {
-		return errNotPrepared
+		return fmt.Errorf("fence: the way to the %s is given up: %s", to, t.WayBack(ctx).Why)
 	}
 	if p.back != (to == migrate.Source) {
 		return fmt.Errorf("fence: the way to the %s is not prepared", to)
