@@ -139,10 +139,10 @@ func (w *world) recovered(t *testing.T, fs vfs.FS, boot string) (dirty [worldSiz
 	return dirty, j
 }
 
-// dieAt runs a world whose store fails at its k-th write (or that dies at its own
+// journalDiesAt runs a world whose store fails at its k-th write (or that dies at its own
 // dieStep), crashes it, and checks both sides of the oracle. ran is false when there
 // were fewer writes, or steps.
-func dieAt(t *testing.T, seed uint64, k int64, once, power bool, w *world) (ran bool, bad error) {
+func journalDiesAt(t *testing.T, seed uint64, k int64, once, power bool, w *world) (ran bool, bad error) {
 	t.Helper()
 	w.rng = rand.New(rand.NewPCG(seed, uint64(k+w.dieStep)))
 	mem := vfs.NewCrashableMem()
@@ -198,7 +198,7 @@ func TestJournalDiesAtEveryWrite(t *testing.T) {
 		for _, once := range []bool{false, true} {
 			t.Run(fmt.Sprintf("power=%v once=%v", power, once), func(t *testing.T) {
 				untilThrough(t, 3, 20, func(seed uint64, k int64) (bool, error) {
-					return dieAt(t, seed, k, once, power, &world{})
+					return journalDiesAt(t, seed, k, once, power, &world{})
 				})
 			})
 		}
@@ -210,7 +210,7 @@ func TestJournalDiesAtEveryStep(t *testing.T) {
 	for _, power := range []bool{false, true} {
 		t.Run(fmt.Sprintf("power=%v", power), func(t *testing.T) {
 			untilThrough(t, 3, 30, func(seed uint64, k int64) (bool, error) {
-				return dieAt(t, seed, never, false, power, &world{dieStep: k})
+				return journalDiesAt(t, seed, never, false, power, &world{dieStep: k})
 			})
 		})
 	}
@@ -243,7 +243,7 @@ func TestJournalNeedsBeginAndSyncs(t *testing.T) {
 				for k := int64(1); ; k++ {
 					is := w
 					is.dieStep = k
-					ran, err := dieAt(t, seed, never, false, true, &is)
+					ran, err := journalDiesAt(t, seed, never, false, true, &is)
 					if err != nil {
 						t.Logf("seed %d, step %d: %v", seed, k, err)
 						return
