@@ -181,10 +181,36 @@ func (p *pair) drain(ctx context.Context) (migrate.Proof, error) {
 	if err != nil {
 		return p.proof(res), err
 	}
+	if p.verifiedCount() > res.objects {
+		if err := p.dropStale(ctx); err != nil {
+			return p.proof(res), err
+		}
+	}
 	proof := p.proof(res)
 	proof.Different += back.Different
 	proof.Examples = append(proof.Examples, back.Examples...)
 	return proof, nil
+}
+
+// dropStale forgets records whose object is on neither side any more: a crash between
+// the removal of the one and of the other leaves such.
+func (p *pair) dropStale(ctx context.Context) error {
+	var stale []Node
+	err := p.nodes.Iterate(func(n Node, _ *Record) error {
+		fd, err := p.from.open(n, unix.O_PATH|unix.O_NOFOLLOW)
+		if vanished(err) {
+			stale = append(stale, n)
+			return ctx.Err()
+		}
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	})
+	for i := 0; err == nil && i < len(stale); i++ {
+		err = p.drop(stale[i])
+	}
+	return err
 }
 
 func (p *pair) drainJournal(ctx context.Context) error {

@@ -30,6 +30,9 @@ func (t *Tree) Fence(ctx context.Context, to migrate.Side) error {
 	return t.place.Fence(ctx, to.Other())
 }
 
+// FencedAt is migrate.Fencer's.
+func (t *Tree) FencedAt() time.Time { return t.place.FencedAt() }
+
 // Drain is Subject.Drain.
 func (t *Tree) Drain(ctx context.Context, to migrate.Side) (migrate.Proof, error) {
 	t.mu.Lock()
