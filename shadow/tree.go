@@ -81,13 +81,10 @@ func PlaceOf(pl *migrate.Plan, state string) PlaceOptions {
 		ID: pl.ID, Dir: pl.Source.Mount, Source: pl.Source.Device, Spare: pl.Target.Spare,
 		SourceFormat: pl.Source.Format, SourceUUID: pl.Source.UUID,
 		TargetFormat: pl.Target.Format, TargetOptions: pl.Target.Options,
-		MountOptions: pl.Source.Options, KeepOld: keepsOld(pl), Objects: pl.Observed.Objects, Wipe: pl.Target.Wipe,
+		MountOptions: pl.Source.Options, Objects: pl.Observed.Objects, Wipe: pl.Target.Wipe,
 		Label: pl.Target.Label, StateDir: state, Fstab: pl.Persist.Fstab,
 	}
 }
-
-// keepsOld reports whether the old volume stays as it was at the fence.
-func keepsOld(pl *migrate.Plan) bool { return pl.Cutover.Old == "keep" || pl.Cutover.Finalize }
 
 // Preflight is Subject.Preflight.
 func (t *Tree) Preflight(ctx context.Context) ([]migrate.Check, error) {
@@ -279,8 +276,7 @@ func (t *Tree) unwatch(side migrate.Side) error {
 }
 
 // pairNow is the pair that copies now. After a cutover it prepares the way back first: the old
-// volume may be written only once the new one is in place. With --old keep there is
-// no pair and no error: nothing is copied back.
+// volume may be written only once the new one is in place.
 func (t *Tree) pairNow(ctx context.Context) (*pair, error) {
 	if p := t.active(); p != nil {
 		return p, nil

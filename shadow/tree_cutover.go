@@ -122,7 +122,7 @@ const (
 // Follow is Subject.Follow: the watch of the new truth starts while it is still
 // read-only, so that its first change is heard.
 func (t *Tree) Follow(ctx context.Context, to migrate.Side) error {
-	if to == migrate.Shadow || keepsOld(t.o.Plan) {
+	if to == migrate.Shadow {
 		return nil // after a rollback the migration has ended
 	}
 	t.mu.Lock()
@@ -170,10 +170,6 @@ func (t *Tree) listen(ctx context.Context) error {
 // prepareBack opens the old volume for reverse writes, and makes the node map of the way
 // back when there is none yet.
 func (t *Tree) prepareBack(ctx context.Context) error {
-	if keepsOld(t.o.Plan) {
-		t.wayBack.keep(t.swapTime())
-		return nil
-	}
 	if t.back != nil && t.back.to != nil {
 		return nil
 	}
@@ -186,9 +182,7 @@ func (t *Tree) prepareBack(ctx context.Context) error {
 	p := t.back
 	to, err := t.volume(ctx, migrate.Source, true)
 	if err != nil {
-		t.wayBack.stale(t.swapTime(), err)
-		t.o.Warn("the old volume cannot follow", err.Error(), "going back would lose what was written since the cutover")
-		return nil
+		return fmt.Errorf("the old volume cannot follow: %w", err)
 	}
 	p.to = to
 	built, _, err := t.store.Meta(builtKey)
@@ -286,12 +280,6 @@ func (b *wayBack) set(state string, since time.Time, why string) {
 	}
 	b.now = migrate.WayBack{State: state, Since: since, Why: why}
 }
-
-func (b *wayBack) keep(at time.Time) {
-	b.set("stale", at, "the old volume is kept as it was at the fence")
-}
-
-func (b *wayBack) stale(at time.Time, err error) { b.set("stale", at, err.Error()) }
 
 // WayBack is Subject.WayBack.
 func (t *Tree) WayBack(context.Context) migrate.WayBack {
