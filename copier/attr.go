@@ -190,5 +190,3 @@ func (a *Attr) readFlagsAt(fd int) {
 	a.ProjID = f.projid
 	a.Flags = fromXFlags(uint32(f.xflags))
 }
-
-var errXattrChanging = errors.New("attributes keep changing")

@@ -32,10 +32,16 @@ type Buffers struct {
 // NewBuffers returns Buffers for one worker.
 func NewBuffers() *Buffers { return &Buffers{} }
 
+// aligned makes a buffer for O_DIRECT. Its pages are touched: into memory that is
+// not there yet, btrfs falls back to reading through the page cache.
 func aligned(n int) []byte {
 	b := make([]byte, n+pageBytes)
 	shift := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (pageBytes - 1))
-	return b[shift : shift+n : shift+n]
+	b = b[shift : shift+n : shift+n]
+	for i := 0; i < n; i += pageBytes {
+		b[i] = 0
+	}
+	return b
 }
 
 // Data is the worker's page-aligned buffer of 1 MiB, free between calls.

@@ -27,8 +27,8 @@ func (b *Buffers) pipeline(rangeSize int) *pipeline {
 }
 
 // fill reads and hashes one range while it is in the processor's cache.
-func (in *source) fill(ctx context.Context, c *chunk, h *blake3.Hasher, ranged bool) error {
-	if err := in.next(ctx, c); err != nil {
+func (s *source) fill(ctx context.Context, c *chunk, h *blake3.Hasher, ranged bool) error {
+	if err := s.next(ctx, c); err != nil {
 		return err
 	}
 	c.hashInto(h)

@@ -157,8 +157,9 @@ func (t *Throttle) listenOnce(ctx context.Context) (float64, error) {
 	return min(1, float64(after-before)/float64(took)), nil
 }
 
-// adjust halves the limit when others were heard, and lets it grow by a little
-// when not; rate is what was moved per second since the last listening. Above
+// adjust lowers the limit by up to half, the more the more others waited, and
+// lets it grow by a little when they did not. In proportion, because the silence
+// is not perfect: the kernel's own writeback of what was copied waits in it. rate is what was moved per second since the last listening. Above
 // twice of what the copy reaches anyway, the limit is lifted.
 func (t *Throttle) adjust(rate float64) {
 	s := &t.share
@@ -170,7 +171,7 @@ func (t *Throttle) adjust(rate float64) {
 				s.rate = min(s.rate, rate)
 			}
 		}
-		s.rate = max(s.rate/2, floorRate)
+		s.rate = max(s.rate*(1-t.heard/2), floorRate)
 		return
 	}
 	if s.rate == 0 {

@@ -24,6 +24,8 @@ const (
 // replace the ACL.
 const xfsACL = "trusted.SGI_ACL_"
 
+var errXattrChanging = errors.New("attributes keep changing")
+
 // xattrRetries bounds how often a list that outgrew the call is read again.
 const xattrRetries = 16
 
