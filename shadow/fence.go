@@ -50,7 +50,7 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 		return err
 	}
 	if truth == migrate.Source {
-		if err := p.mark(ctx, markMaybe); err != nil {
+		if err := p.mark(markMaybe); err != nil {
 			return fmt.Errorf("mark the shadow: %w", err)
 		}
 	}

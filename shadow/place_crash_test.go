@@ -59,6 +59,9 @@ func TestPlaceDieAtEveryStep(t *testing.T) {
 			v.pair.private = v.private
 			r := newPlaceRig(t, v.pair)
 			must(t, r.prepared().Close())
+			if !v.private {
+				r.follower = newTenant(t, "slave")
+			}
 			seen := map[string]bool{}
 			for _, truth := range []migrate.Side{migrate.Source, migrate.Shadow} {
 				for k, done := 0, false; !done; k++ {
@@ -96,6 +99,9 @@ func (r *placeRig) dieAndSettle(k int, truth migrate.Side, noBeneath bool, seen 
 	// The recovery dies too, at each of its steps, before it gets through.
 	r.context = fmt.Sprintf("died at %q", *died)
 	for j := 0; ; j++ {
+		if k%3 != 0 {
+			j = 1000 // two deaths in a row from every third step on: all pairs take minutes
+		}
 		p := r.open()
 		p.noBeneath = noBeneath
 		again := dieAt(p, j)
@@ -111,6 +117,10 @@ func (r *placeRig) dieAndSettle(k int, truth migrate.Side, noBeneath bool, seen 
 		r.context += fmt.Sprintf(", %q", *again)
 	}
 	r.settled(truth)
+	if r.follower != nil {
+		r.follower.do("read", filepath.Join(r.o.Dir, "who"), string(truth))
+		r.follower.do("write", filepath.Join(r.o.Dir, "follower"))
+	}
 	if truth == migrate.Shadow {
 		r.goBack(noBeneath)
 	}

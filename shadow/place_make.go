@@ -98,7 +98,7 @@ func (p *Place) label(mark string, f formats.Format) string {
 }
 
 // mark changes the label of the mounted shadow.
-func (p *Place) mark(_ context.Context, mark string) error {
+func (p *Place) mark(mark string) error {
 	f, ok := formats.Lookup(p.o.TargetFormat)
 	if !ok {
 		return fmt.Errorf("unknown format %q", p.o.TargetFormat)

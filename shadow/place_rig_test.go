@@ -33,7 +33,8 @@ type placeRig struct {
 	source string // loop devices
 	spare  string
 
-	context string // of the oracle's next failure
+	context  string // of the oracle's next failure
+	follower *tenant
 
 	mu    sync.Mutex
 	warns []string

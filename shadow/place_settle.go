@@ -316,5 +316,10 @@ func (p *Place) finishSettle(truth migrate.Side) error {
 		}
 	}
 	p.forgetLower()
+	if t := p.trees[migrate.Shadow]; truth == migrate.Source && t != nil && t.write {
+		if err := p.mark(markCopy); err != nil {
+			p.o.Warn("the shadow still bears the mark of a cutover", err.Error(), "")
+		}
+	}
 	return p.dropLedger(truth)
 }
