@@ -179,6 +179,15 @@ func dash(s string) string {
 	return s
 }
 
+// EndLine is a run's outcome in one line.
+func EndLine(r migrate.Report) string {
+	line := fmt.Sprintf("%s: %s, the %s is the truth; %s", r.ID, r.Phase, r.Truth, ProofLine(r.Proof))
+	if r.PauseMS > 0 {
+		line += fmt.Sprintf("; the pause was %s", Span(millis(r.PauseMS)))
+	}
+	return line
+}
+
 // Table writes a line for each migration.
 func Table(w io.Writer, list []migrate.Status, now time.Time) {
 	if len(list) == 0 {

@@ -75,7 +75,7 @@ func (a *app) unit(ctx context.Context, dir *statedir.Dir) error {
 // daemon starts this program again as a process that outlives the terminal.
 func (a *app) daemon(ctx context.Context, dir *statedir.Dir) error {
 	path := filepath.Join(dir.Path(), "engine.log")
-	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
@@ -103,7 +103,7 @@ func (a *app) daemon(ctx context.Context, dir *statedir.Dir) error {
 				return nil // it had nothing to wait for
 			}
 			return ofCode(cmd.ProcessState.ExitCode(), &migrate.Problem{
-				What: "the engine of " + dir.ID() + " ended at once", Why: errors.New(lastLines(path, from)), Hint: "its log is " + path,
+				What: "the engine of " + dir.ID() + " ended at once", Why: errors.New(lastLines(log, from)), Hint: "its log is " + path,
 			})
 		case <-tick.C: // a socket file appears, which gives no event to wait for
 			if control.Alive(dir.Path()) {
@@ -131,13 +131,9 @@ func ofCode(code int, p *migrate.Problem) error {
 	return p
 }
 
-// lastLines is what was written to a log from an offset on, at most 2 KiB of it.
-func lastLines(path string, from int64) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
+// lastLines is what was written to a log from an offset on, at most 2 KiB of it. (By
+// descriptor: what was refused has moved its directory aside.)
+func lastLines(f *os.File, from int64) string {
 	if info, err := f.Stat(); err == nil {
 		from = max(from, info.Size()-2048)
 	}

@@ -126,7 +126,13 @@ func stuck(ctx context.Context, knob string) error {
 
 var proof = migrate.Proof{Kind: "read-back", Objects: 1000, Verified: 1000, Bytes: 1 << 20}
 
-func (f *fakeSubject) Preflight(context.Context) ([]migrate.Check, error) { return nil, nil }
+func (f *fakeSubject) Preflight(context.Context) ([]migrate.Check, error) {
+	if fake("late-refusal") {
+		return []migrate.Check{{Name: "spare-held", Found: "a mount", Need: "nobody", Verdict: migrate.Refused, Remedy: "umount it"}}, nil
+	}
+	return nil, nil
+}
+
 func (f *fakeSubject) Prepare(_ context.Context, to migrate.Side) error {
 	return f.did("prepare " + string(to))
 }

@@ -146,8 +146,11 @@ func (a *app) statusOf(ctx context.Context, id string) (migrate.Status, error) {
 	}
 	dir, openErr := statedir.Open(a.State, id)
 	if openErr != nil {
-		if os.Geteuid() != 0 && !errors.Is(err, control.ErrNotRunning) {
-			return s, err // the status socket is all that we may use
+		if os.Geteuid() != 0 { // the status socket is all that we may use
+			return s, &migrate.Problem{
+				Kind: migrate.Failed, What: "the status of " + id + " is for root while its engine is not running", Why: err,
+				Hint: "as root: fsmigrate status " + id,
+			}
 		}
 		return s, openErr
 	}

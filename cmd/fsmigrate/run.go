@@ -53,7 +53,7 @@ PLAN is a .yaml file; with it, policy flags override.`,
 }
 
 func (a *app) run(ctx context.Context, c *cobra.Command, arg string, o RunOptions) error {
-	if !o.Yes && (a.JSON || !terminal(a.in) || !terminal(a.out)) {
+	if !o.Yes && (a.JSON || !terminal(a.in)) {
 		return usagef("look at it with `fsmigrate check`, then add --yes", "run asks before it starts, and there is no terminal to ask on")
 	}
 	if o.Detach && !o.NoSupervisor && !service.Systemd() {
@@ -112,7 +112,7 @@ func (a *app) showProposal(p status.Proposal) error {
 
 // confirm asks y/N. Anything but yes is no.
 func (a *app) confirm(p migrate.Plan) error {
-	fmt.Fprintf(a.out, "\nMigrate %s to %s, overwriting the spare? [y/N] ", status.Safe(p.Source.Mount), p.Target.Format)
+	fmt.Fprintf(a.err, "\nMigrate %s to %s, overwriting the spare? [y/N] ", status.Safe(p.Source.Mount), p.Target.Format)
 	line, _ := bufio.NewReader(a.in).ReadString('\n') // its end is a no
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":

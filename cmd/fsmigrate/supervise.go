@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -37,18 +38,32 @@ func (a *app) supervise(ctx context.Context, dir *statedir.Dir) error {
 	engine, err := a.engine(ctx, dir, h)
 	if err != nil {
 		display.Close()
+		if cause := context.Cause(ctx); cause != nil && migrate.KindOf(err) == migrate.Failed {
+			err = &migrate.Problem{Kind: migrate.Stopped, What: "stopped before " + dir.ID() + " was opened", Why: cause, Hint: "fsmigrate resume " + dir.ID()}
+		}
 		return err
 	}
 	outcome, err := h.Run(ctx, engine)
 	display.Close()
-	a.tidy(dir, outcome)
-	return err
+	a.end(outcome)
+	return errors.Join(err, a.tidy(dir, outcome, err))
+}
+
+// end says how it ended: the last of the JSON lines, or a line.
+func (a *app) end(o migrate.Outcome) {
+	switch {
+	case o.Report.ID == "":
+	case a.JSON:
+		_ = json.NewEncoder(a.out).Encode(map[string]any{"event": "end", "report": o.Report}) // who reads it may be gone
+	default:
+		fmt.Fprintln(a.out, status.EndLine(o.Report))
+	}
 }
 
 // engine makes the engine with what acts for it: hooks and the watchdog.
 func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host) (host.Engine, error) {
 	plan := dir.Plan()
-	r := engineRequest{Dir: dir, Fstab: a.Fstab, Events: h.Events()}
+	r := engineRequest{Dir: dir, Events: h.Events()}
 	if plan.Service.Configured() || plan.Service.Health != "" {
 		r.Service = service.New(plan.Service, dir.Path())
 	}
@@ -95,11 +110,23 @@ func (a *app) advise(s migrate.Status) []string {
 	return nil
 }
 
-// tidy takes away what nothing needs any more.
-func (a *app) tidy(dir *statedir.Dir, o migrate.Outcome) {
+// tidy takes away what nothing needs any more: the unit of a migration that has ended,
+// and the name of one that was refused before anything was changed, so that the next
+// attempt does not meet it. Its audit log is kept.
+func (a *app) tidy(dir *statedir.Dir, o migrate.Outcome, err error) error {
+	var doubt *migrate.Ambiguous
+	if kind := migrate.KindOf(err); err != nil && o.Phase == migrate.Preflight && !errors.As(err, &doubt) &&
+		(kind == migrate.IsRefused || kind == migrate.Impossible) {
+		aside := dir.Path() + ".refused." + time.Now().UTC().Format("20060102T150405.000")
+		if err := os.Rename(dir.Path(), aside); err != nil {
+			return fmt.Errorf("set the refused migration aside: %w", err)
+		}
+		return nil
+	}
 	if o.Phase.Ended() && os.Getenv("INVOCATION_ID") != "" && service.Systemd() {
 		_ = exec.Command("systemctl", "disable", "--", unitOf(dir.ID())).Run() // the unit ends at once if it is started again
 	}
+	return nil
 }
 
 // untilSignal ends ctx at the first SIGINT, SIGTERM or SIGHUP, with the signal as

@@ -51,8 +51,7 @@ type checkRequest struct {
 
 // engineRequest is what an engine is made of. The subject and the boot id are the wire's.
 type engineRequest struct {
-	Dir      *statedir.Dir // locked
-	Fstab    string
+	Dir      *statedir.Dir   // locked; its plan says which fstab
 	Service  migrate.Service // nil: the plan has none
 	Watchdog migrate.Watchdog
 	Events   migrate.Events
