@@ -79,13 +79,6 @@ func (v *testVolume) write(name, text string) {
 	must(v.t, os.WriteFile(v.path(name), []byte(text), 0o644))
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func run(t testing.TB, argv ...string) string {
 	t.Helper()
 	var stderr bytes.Buffer
