@@ -9,7 +9,7 @@
 // because what a start hook leaves in the background inherits it. With a pipe, the
 // application would keep us waiting for its end, or die of SIGPIPE after ours.
 //
-// A hook survives the engine. Before it runs its command it writes its process id to
+// A hook survives the engine. Before it runs its command it writes who it is to
 // hook.pid; whoever runs the next hook ends the one that an engine left behind, so
 // that a stop hook of before a crash and a start hook of after it do not run at the
 // same time.

@@ -3,7 +3,6 @@ package service
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -36,10 +35,17 @@ type hooks struct {
 	grace     time.Duration // between SIGTERM and SIGKILL, and after that until it is given up
 }
 
-// register runs in the hook's process before its command: it says who it is, and takes
-// back the score of the engine or the watchdog, so that what it leaves in the
-// background is not spared when memory runs out. $0 is the file, $@ the command.
-const register = `echo $$ >"$0.new" && mv -f "$0.new" "$0" && { echo 0 >/proc/self/oom_score_adj; } 2>/dev/null; exec "$@"`
+// register runs in the hook's process before its command: it says who it is (process
+// id, start time, boot id), and takes back the score of the engine or the watchdog, so that
+// what it leaves in the background is not spared when memory runs out. $0 is the file,
+// $@ the command. Nothing of it may keep the command from running.
+const register = `{
+read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ start _ </proc/$$/stat
+read -r boot </proc/sys/kernel/random/boot_id
+echo "$$ $start $boot" >"$0.new" && mv -f "$0.new" "$0"
+echo 0 >/proc/$$/oom_score_adj
+} 2>/dev/null
+exec "$@"`
 
 // shell runs a command line.
 func (h hooks) shell(ctx context.Context, env migrate.Env, name, line string, limit time.Duration) error {
@@ -62,9 +68,8 @@ func (h hooks) run(ctx context.Context, env migrate.Env, name string, argv []str
 	}
 	defer out.Close()
 	pidFile := filepath.Join(h.dir, pidName)
-	token := rand.Text()
 	cmd := exec.Command("/bin/sh", append([]string{"-c", register, pidFile}, argv...)...)
-	cmd.Env = environment(env, token)
+	cmd.Env = environment(env)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -114,7 +119,7 @@ func (h hooks) await(ctx context.Context, pid int, ended <-chan error, limit tim
 }
 
 // environment is all that a hook sees of ours.
-func environment(env migrate.Env, token string) []string {
+func environment(env migrate.Env) []string {
 	lang := os.Getenv("LANG")
 	if lang == "" {
 		lang = "C.UTF-8"
@@ -130,7 +135,6 @@ func environment(env migrate.Env, token string) []string {
 		"FSMIGRATE_ID=" + env.ID,
 		"FSMIGRATE_PHASE=" + string(env.Phase),
 		"FSMIGRATE_TRUTH=" + string(env.Truth),
-		"FSMIGRATE_HOOK=" + token,
 	}
 }
 
@@ -181,9 +185,8 @@ func (h hooks) endLeftover() error {
 	if err != nil {
 		return fmt.Errorf("look for a hook left behind: %w", err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err == nil && pid > 1 && isHook(pid) {
-		if err := h.end(pid); err != nil {
+	if hook, ok := parseHook(string(b)); ok {
+		if err := h.end(hook); err != nil {
 			return err
 		}
 	}
@@ -193,38 +196,60 @@ func (h hooks) endLeftover() error {
 	return nil
 }
 
-// isHook tells a hook from a process that has its number now.
-func isHook(pid int) bool {
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+// running names a process for good: its number alone is given out again.
+type running struct {
+	pid         int
+	start, boot string
+}
+
+func parseHook(line string) (running, bool) {
+	f := strings.Fields(line)
+	if len(f) != 3 {
+		return running{}, false
+	}
+	pid, err := strconv.Atoi(f[0])
+	return running{pid, f[1], f[2]}, err == nil && pid > 1
+}
+
+// alive reports whether it is there still. (Not by its environment: that reads as
+// empty for an instant while the process executes another program.)
+func (r running) alive() bool {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil || strings.TrimSpace(string(boot)) != r.boot {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.pid))
 	if err != nil {
 		return false
 	}
-	group, err := unix.Getpgid(pid)
-	return err == nil && group == pid && bytes.Contains(env, []byte("FSMIGRATE_HOOK="))
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // the name may hold anything
+	const startTime, group = 22 - 3, 5 - 3                               // proc(5) counts from 1, and two are before
+	return len(f) > startTime && f[startTime] == r.start && f[group] == strconv.Itoa(r.pid)
 }
 
 // end kills the group of a process that is not our child.
-func (h hooks) end(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+func (h hooks) end(r running) error {
+	fd, err := unix.PidfdOpen(r.pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("end hook %d left behind: %w", pid, err)
+		return fmt.Errorf("end hook %d left behind: %w", r.pid, err)
 	}
 	defer unix.Close(fd)
-	if !isHook(pid) { // the number changed hands before it was pinned
+	if !r.alive() { // looked at once the number is pinned
 		return nil
 	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		_ = unix.Kill(-pid, sig)
+		_ = unix.Kill(-r.pid, sig)
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(h.grace.Milliseconds()))
 		if n > 0 {
+			_ = unix.Kill(-r.pid, unix.SIGKILL) // the rest of its group
 			return nil
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("end hook %d left behind: %w", pid, err)
+			return fmt.Errorf("end hook %d left behind: %w", r.pid, err)
 		}
 	}
-	return fmt.Errorf("hook %d, left behind by an engine that died, does not die", pid)
+	return fmt.Errorf("hook %d, left behind by an engine that died, does not die", r.pid)
 }

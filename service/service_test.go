@@ -133,7 +133,7 @@ func TestHookLeftBehindIsEndedFirst(t *testing.T) {
 	s := command(t, migrate.ServiceSpec{Stop: "true", Start: "true"})
 	pidFile := filepath.Join(s.hooks.dir, pidName)
 	left := exec.Command("/bin/sh", "-c", register, pidFile, "/bin/sh", "-c", "sleep 1000; true")
-	left.Env = environment(env, "token")
+	left.Env = environment(env)
 	left.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := left.Start(); err != nil {
 		t.Fatal(err)
@@ -171,11 +171,20 @@ func TestStrangerWithAHooksNumberLives(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = stranger.Process.Kill(); _ = stranger.Wait() })
-	if err := os.WriteFile(filepath.Join(s.hooks.dir, pidName), fmt.Appendf(nil, "%d\n", stranger.Process.Pid), 0o600); err != nil {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(t.Context(), env); err != nil {
-		t.Fatal(err)
+	for _, line := range []string{"%d 1 " + string(boot), "%d\n", "%d x y\n", "", "-1 1 " + string(boot)} {
+		if strings.Contains(line, "%d") {
+			line = fmt.Sprintf(line, stranger.Process.Pid)
+		}
+		if err := os.WriteFile(filepath.Join(s.hooks.dir, pidName), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(t.Context(), env); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := stranger.Process.Signal(unix.Signal(0)); err != nil {
 		t.Errorf("the stranger was killed: %v", err)
