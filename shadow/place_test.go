@@ -244,3 +244,35 @@ func TestPlaceOtherMounts(t *testing.T) {
 	must(t, p.Release(ctx, migrate.Source))
 	r.settled(migrate.Shadow)
 }
+
+// Somebody who could write to the old volume closes the way back, is named, and cannot
+// write to it; the new volume does not notice.
+func TestPlaceUnsealed(t *testing.T) {
+	r := newPlaceRig(t, rigOptions{from: "ext4", to: "xfs"})
+	ctx := context.Background()
+	p := r.prepared()
+	r.fence(p, migrate.Source)
+	w := newTenant(t, "")
+	w.do("clone", r.o.Dir)
+	w.do("unseal")
+	must(t, p.SwapIn(ctx, migrate.Shadow))
+	must(t, p.Settle(ctx, migrate.Shadow))
+	for range 2 {
+		for name, fn := range map[string]func() error{
+			"seal": func() error { return p.SealOld(ctx, migrate.Source) },
+			"open": func() error { _, err := p.Open(ctx, migrate.Source, true); return err },
+		} {
+			var busy *migrate.Busy
+			if err := fn(); !errors.As(err, &busy) || !slices.ContainsFunc(busy.Holders, func(h migrate.Holder) bool { return h.PID == w.pid() }) {
+				t.Fatalf("%s with an unsealed mount around: %v", name, err)
+			}
+			if err := w.try("write-clone"); !errors.Is(err, unix.EROFS) {
+				t.Fatalf("%s: a write through the unsealed mount: %v", name, err)
+			}
+		}
+		r.settled(migrate.Shadow)
+	}
+	w.end()
+	r.soon("the way back stays closed", func() bool { _, err := p.Open(ctx, migrate.Source, true); return err == nil })
+	r.settled(migrate.Shadow)
+}
