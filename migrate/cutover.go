@@ -165,6 +165,7 @@ func (a *attempt) intend(ctx context.Context) error {
 	s.Report.PredictedMS = ms(a.m.backlog.PredictedPause)
 	if a.m.asked == nil {
 		s.NotBefore = a.m.clock.Now().Add(backoff(s.Failures))
+		s.Failures++
 	}
 	return a.m.save(ctx)
 }
@@ -235,7 +236,18 @@ func (a *attempt) fence(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fence the %s: %w", a.to.Other(), err)
 	}
+	if f, ok := a.m.opt.Subject.(Fencer); ok {
+		if at := f.FencedAt(); at.After(a.fencing) {
+			a.fencing = at
+		}
+	}
 	return nil
+}
+
+// Fencer is what a subject may also be: then the pause is counted from the first
+// moment that the truth refused writes, and not from where the looking began.
+type Fencer interface {
+	FencedAt() time.Time
 }
 
 // drain copies the last units. What it proves must leave nothing unexplained (I5).

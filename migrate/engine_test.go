@@ -198,21 +198,109 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestDeadline: wherever it passes, the cutover is undone and its record number closed.
 func TestDeadline(t *testing.T) {
+	for _, late := range []string{"fence", "drain", "swap-in", "follow"} {
+		t.Run(late, func(t *testing.T) {
+			r := newRig(t, nil, nil)
+			r.w.onOp = func(op string) {
+				if op == late {
+					r.w.now = r.w.now.Add(time.Hour)
+					r.w.fire()
+				}
+			}
+			var answer error
+			out, _ := r.until(t, r.askedAt(Hold, AskCutover, &answer))
+			if out.Truth != Source || !errors.Is(answer, errDeadline) || !r.w.running {
+				t.Fatal(out.Phase, answer, r.w.log)
+			}
+			if slices.Contains(r.w.log, "commit shadow") || len(r.w.records) != 2 || r.w.records[1].Truth != Source {
+				t.Fatal(r.w.records, r.w.log)
+			}
+			if i := slices.Index(everyStep, late); slices.Contains(r.w.log, everyStep[i+1]) {
+				t.Fatalf("%s after the deadline: %v", everyStep[i+1], r.w.log)
+			}
+		})
+	}
+}
+
+// TestWatchdogWins: the engine sees it before it swaps, and lets the watchdog end before
+// it settles what was decided.
+func TestWatchdogWins(t *testing.T) {
 	r := newRig(t, nil, nil)
 	r.w.onOp = func(op string) {
 		if op == "drain" {
-			r.w.now = r.w.now.Add(time.Hour)
-			r.w.fire()
+			r.w.onOp = nil
+			r.w.watchdog("deadline")
+			r.w.writable[Source] = false // as if drain had not noticed
 		}
 	}
 	var answer error
 	out, _ := r.until(t, r.askedAt(Hold, AskCutover, &answer))
-	if out.Truth != Source || !errors.Is(answer, errDeadline) || slices.Contains(r.w.log, "swap-in") || !r.w.running {
+	if out.Truth != Source || !strings.Contains(fmt.Sprint(answer), "undone by the watchdog") || slices.Contains(r.w.log, "swap-in") {
 		t.Fatal(out.Phase, answer, r.w.log)
 	}
-	if n := slices.Index(r.w.log, "commit source"); n < 0 || len(r.w.records) != 2 {
-		t.Fatal("the number of the attempt was left open")
+	if d, s := slices.Index(r.w.log, "disarm"), slices.Index(r.w.log, "settle source"); d < 0 || d > s {
+		t.Fatal("two settle at once: ", r.w.log)
+	}
+}
+
+// TestRecoveryClosesTheRecord: a process that was only stopped cannot commit later
+// what its successor has undone.
+func TestRecoveryClosesTheRecord(t *testing.T) {
+	r := newRig(t, nil, func(w *world) {
+		w.state = State{Version: 1, Phase: Cutover, Seq: 1, Service: "stopping"}
+		w.running, w.made = false, true
+	})
+	out, _ := r.until(t, func(_ int, p Phase) bool { return p == Hold })
+	if out.Phase != Hold || len(r.w.records) != 2 || r.w.records[1].By != "recovery" || r.w.records[1].Truth != Source || !r.w.running {
+		t.Fatal(out.Phase, r.w.records)
+	}
+	if late, _ := (fakeStore{r.w}).Commit(t.Context(), Record{Seq: 1, Truth: Shadow}); late.Truth != Source {
+		t.Fatal("the late one won")
+	}
+}
+
+// TestCrashesMakeNoStorm: an automatic cutover that dies is not begun again at once
+// by whoever restarts the process.
+func TestCrashesMakeNoStorm(t *testing.T) {
+	sc := script{plan: auto}
+	w := newWorld(1, fault{"none", -1})
+	var at []time.Time
+	w.onOp = func(op string) {
+		if op == "drain" {
+			at = append(at, w.now)
+			if len(at) < 5 {
+				panic(crash{})
+			}
+		}
+	}
+	for lives := 0; len(at) < 5 && lives < 10; lives++ {
+		if _, _, crashed := sc.life(w); crashed {
+			w.died()
+		}
+	}
+	if len(at) != 5 {
+		t.Fatalf("%d attempts", len(at))
+	}
+	for i := 1; i < len(at); i++ {
+		if gap := at[i].Sub(at[i-1]); gap < firstRetry<<(i-1) {
+			t.Errorf("attempt %d after %v", i, gap)
+		}
+	}
+}
+
+func TestRefusedPolicyIsNoStorm(t *testing.T) {
+	r := newRig(t, func(p *Plan) { auto(p); p.Service = ServiceSpec{} }, func(w *world) { w.erofs = true })
+	r.until(t, func(waits int, _ Phase) bool { return waits > 1000 })
+	n := 0
+	for _, e := range r.w.audit {
+		if e == "postponed" {
+			n++
+		}
+	}
+	if n == 0 || n > 8 {
+		t.Fatalf("postponed %d times in 1000 s", n)
 	}
 }
 

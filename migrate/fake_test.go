@@ -309,8 +309,11 @@ func (s fakeStore) Audit(_ context.Context, event string, _ map[string]any) erro
 
 type fakeService struct{ w *world }
 
-func (s fakeService) Stop(context.Context, Env) error {
+func (s fakeService) Stop(ctx context.Context, _ Env) error {
 	after, err := s.w.op("stop")
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
@@ -318,8 +321,11 @@ func (s fakeService) Stop(context.Context, Env) error {
 	return after(nil)
 }
 
-func (s fakeService) Start(_ context.Context, e Env) error {
+func (s fakeService) Start(ctx context.Context, e Env) error {
 	after, err := s.w.op("start")
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
@@ -330,8 +336,11 @@ func (s fakeService) Start(_ context.Context, e Env) error {
 	return after(nil)
 }
 
-func (s fakeService) Health(context.Context, Env) error {
+func (s fakeService) Health(ctx context.Context, _ Env) error {
 	after, err := s.w.op("health")
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}

@@ -195,8 +195,10 @@ func (m *Migration) postpone(ctx context.Context, why error) error {
 		m.answer(why)
 		return m.save(ctx)
 	}
-	wait := backoff(m.state.Failures)
-	m.state.Failures++
+	if !m.state.NotBefore.After(m.clock.Now()) { // not counted by an attempt that began
+		m.state.Failures++
+	}
+	wait := backoff(m.state.Failures - 1)
 	m.state.NotBefore = m.clock.Now().Add(wait)
 	m.warn("cutover postponed for "+wait.String(), explain(why), HintOf(why))
 	m.audit(ctx, "postponed", map[string]any{"why": explain(why), "until": m.state.NotBefore})

@@ -108,7 +108,6 @@ func (a *attempt) broken(why ...error) error {
 func (a *attempt) release(ctx context.Context) error {
 	m := a.m
 	ctx = context.WithoutCancel(ctx)
-	m.prepared = a.to == Shadow
 	if err := m.announce(ctx, "settle", func(ctx context.Context) error {
 		return m.insist(ctx, func(ctx context.Context) error { return m.opt.Subject.Settle(ctx, a.to) })
 	}); err != nil {
