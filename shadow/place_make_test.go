@@ -168,3 +168,28 @@ func TestPlaceKeepOld(t *testing.T) {
 	}
 	r.settled(migrate.Shadow)
 }
+
+// The volume's entry goes to the migration and comes back for whichever side it ends on.
+func TestPlaceFstab(t *testing.T) {
+	r := newPlaceRig(t, rigOptions{from: "ext4", to: "xfs", noSub: true})
+	native := "LABEL=x " + r.o.Dir + " ext4 nosuid,data=ordered 0 2"
+	r.o.Fstab = filepath.Join(t.TempDir(), "fstab")
+	p := r.open()
+	must(t, p.Make(context.Background()))
+	uuid := probed(t, r.spare, "UUID")
+	for truth, want := range map[migrate.Side]string{
+		migrate.Source: native,
+		migrate.Shadow: "UUID=" + uuid + " " + r.o.Dir + " xfs nosuid 0 0",
+	} {
+		must(t, os.WriteFile(r.o.Fstab, []byte(native+"\n"), 0o644))
+		must(t, p.Enlist())
+		if b, err := os.ReadFile(r.o.Fstab); err != nil || string(b) != "rig "+r.o.Dir+" fsmigrate nosuid,data=ordered 0 0\n" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		_, err := p.NativeEntry(truth, native)
+		must(t, err)
+		if b, err := os.ReadFile(r.o.Fstab); err != nil || string(b) != want+"\n" {
+			t.Fatalf("%q, want %q, %v", b, want, err)
+		}
+	}
+}
