@@ -61,6 +61,8 @@ type Journal struct {
 
 	durable sync.RWMutex // Begin shares it, Commit has it alone: a mark that Begin wrote is never deleted for an older copy
 	coarse  atomic.Bool  // durable: any unit may differ
+	quiet   uint64       // cleaned+1 at the last Commit if nothing was dirty then, else 0; held by durable
+	cleaned atomic.Uint64
 
 	dropMu  sync.Mutex // one at a time drops the marks
 	mu      sync.Mutex
@@ -229,6 +231,7 @@ func (j *Journal) Done(u Unit) bool {
 		return false
 	}
 	j.dirty.Add(-1)
+	j.cleaned.Add(1)
 	if wasFirm {
 		j.firm.Add(-1)
 	}

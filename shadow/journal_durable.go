@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // ErrJournal says that the journal's durable state cannot be read (I8).
@@ -154,11 +156,18 @@ func (j *Journal) Commit(ctx context.Context, done []Unit, epoch uint64, bootID 
 		b.Reset()
 	}
 	err := b.Set([]byte{j.ns, 'e'}, appendMarker(nil, epoch, bootID), nil)
+	var fine bool
+	if err == nil {
+		fine, err = j.settleCoarse(b)
+	}
 	if err == nil {
 		err = j.s.apply(b, true)
 	}
 	if err != nil {
 		return fmt.Errorf("commit epoch %d: %w", epoch, err)
+	}
+	if fine {
+		j.coarse.Store(false)
 	}
 	for _, n := range clean {
 		j.committed(n)
@@ -197,24 +206,61 @@ func (j *Journal) committed(n Node) {
 	}
 }
 
-// SettleCoarse ends the coarse durable mark: everything was compared after it was
-// written, and both sides are synced. Without one it does nothing.
-func (j *Journal) SettleCoarse() error {
-	if !j.coarse.Load() || j.s.overQuota() {
-		return nil
+// settleCoarse adds to b the end of the coarse mark when all that was touched under
+// it is clean and synced: nothing was dirty at this Commit and at the one before, no unit was done between
+// the two, and the caller synced both sides in that time.
+func (j *Journal) settleCoarse(b *pebble.Batch) (settled bool, err error) {
+	if !j.coarse.Load() {
+		return false, nil
 	}
+	rescan, _ := j.NeedRescan()
+	done := j.cleaned.Load() + 1
+	if rescan || j.Len() != 0 || j.s.overQuota() {
+		done = 0
+	}
+	if quiet := j.quiet; done == 0 || quiet != done {
+		j.quiet = done
+		return false, nil
+	}
+	return true, b.Delete([]byte{j.ns, 'q'}, nil)
+}
+
+// Discard takes back every claim to be clean since the last Commit, because a sync of
+// the other side failed: what it left there is not known (I6). Units done since are dirty again, records
+// of later epochs lose their Print and Verified, now and at the next Recover, and a rescan
+// is needed. The caller loads its Prints again.
+func (j *Journal) Discard(reason string) error {
 	j.durable.Lock()
 	defer j.durable.Unlock()
+	epoch := j.DurableEpoch()
 	b := j.s.db.NewBatch()
 	defer j.s.release(b)
-	err := b.Delete([]byte{j.ns, 'q'}, nil)
+	// No boot has this id, so that the next Recover distrusts what this call did not come to.
+	err := b.Set([]byte{j.ns, 'e'}, appendMarker(nil, epoch, ""), nil)
 	if err == nil {
 		err = j.s.apply(b, true)
 	}
-	if err != nil {
-		return fmt.Errorf("settle coarse mark: %w", err)
+	if err == nil {
+		_, err = j.s.Map(j.ns).Distrust(epoch)
 	}
-	j.coarse.Store(false)
+	if err != nil {
+		return fmt.Errorf("discard what was not committed: %w", err)
+	}
+	var again []Node
+	for i := range j.shards {
+		sh := &j.shards[i]
+		sh.mu.Lock()
+		for n, u := range sh.units {
+			if u.what == 0 {
+				again = append(again, n)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	for _, n := range again {
+		j.Mark(n, Object|Firm)
+	}
+	j.MarkAll(reason)
 	return nil
 }
 

@@ -196,11 +196,74 @@ func TestJournalOverQuota(t *testing.T) {
 	if err != nil || !r.Coarse || r.Distrust != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
-	must(t, j.SettleCoarse())
+	// It ends when all is clean and was synced since, which takes two commits.
+	commit := func(epoch uint64, coarse bool) {
+		t.Helper()
+		must(t, j.Commit(ctx, nil, epoch, "boot"))
+		if j.coarse.Load() != coarse {
+			t.Errorf("coarse after epoch %d: %v", epoch, !coarse)
+		}
+	}
+	commit(2, true)
+	commit(3, true) // the rescan
+	j.RescanDone(j.RescanBegin())
+	commit(4, true)
+	j.Mark(Node{1, 1}, Data)
+	commit(5, true)
+	j.Done(j.Take(0)[0])
+	commit(6, true) // perhaps done after the syncs
+	commit(7, false)
 	must(t, j.Begin(ctx, []Unit{{Node: Node{1, 1}, What: Data}}))
-	if r, err = j.recoverMarks("boot"); err != nil || r.Coarse || r.Marks != 1 {
+	must(t, s.Close())
+	s = memStore(t, fs)
+	j, err = s.Journal('f')
+	must(t, err)
+	if r, err = j.Recover("boot"); err != nil || r.Coarse || r.Marks != 1 || r.Distrust != 0 {
 		t.Errorf("%+v %v", r, err)
 	}
+}
+
+// I6: a failed sync of the other side takes back what was claimed since the last commit.
+func TestJournalDiscard(t *testing.T) {
+	fs := vfs.NewMem()
+	s := memStore(t, fs)
+	j, err := s.Journal('f')
+	must(t, err)
+	m := s.Map('f')
+	put := func(ino, epoch uint64) {
+		must(t, m.Put(Node{ino, 1}, &Record{To: Node{ino, 9}, Epoch: epoch, Print: 5, Flags: Verified}))
+	}
+	put(1, 1)
+	must(t, j.Commit(ctx, nil, 1, "boot"))
+	j.Mark(Node{2, 1}, Data)
+	units := j.Take(0)
+	must(t, j.Begin(ctx, units))
+	put(2, 2)
+	put(3, 2) // a first copy: never marked
+	if !j.Done(units[0]) || j.Len() != 0 {
+		t.Fatal("not done")
+	}
+	must(t, j.Discard("sync of the spare failed"))
+	check := func(when string) {
+		t.Helper()
+		p := NewPrints()
+		must(t, m.LoadPrints(p))
+		need, _ := j.NeedRescan()
+		if p.Get(1) != 5 || p.Get(2) != 0 || p.Get(3) != 0 || j.Dirty(Node{2, 1})&Object == 0 || !need {
+			t.Errorf("%s: prints %d %d %d, dirty %#x, rescan %v", when, p.Get(1), p.Get(2), p.Get(3), j.Dirty(Node{2, 1}), need)
+		}
+	}
+	check("at once")
+	put(4, 2)
+	must(t, s.Close())
+	s = memStore(t, fs)
+	j, err = s.Journal('f')
+	must(t, err)
+	m = s.Map('f')
+	if r, err := j.Recover("boot"); err != nil || !r.Rebooted || r.Distrust != 3 {
+		t.Errorf("%+v %v", r, err)
+	}
+	check("after a restart")
 }
 
 func TestJournalMalformed(t *testing.T) {
