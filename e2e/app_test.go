@@ -97,20 +97,26 @@ func (r *rig) killApplication() {
 	}
 }
 
-// inStep waits, the application being quiet, until the other volume has all of it.
+// inStep waits, the application being quiet, until the other volume has all of it:
+// nothing is dirty, and stays so for longer than any pass or racy stamp lasts.
 func (r *rig) inStep() {
 	r.t.Helper()
-	since := time.Now()
 	var last map[string]any
+	var clean time.Time
 	if !vol.Eventually(60*time.Second, func() bool {
 		s, err := r.status()
 		if err != nil {
 			return false
 		}
 		last = s
-		units, _ := s["dirty_units"].(float64)
-		at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(s["consistent_as_of"]))
-		return err == nil && units == 0 && at.After(since)
+		if units, ok := s["dirty_units"].(float64); !ok || units > 0 {
+			clean = time.Time{}
+			return false
+		}
+		if clean.IsZero() {
+			clean = time.Now()
+		}
+		return time.Since(clean) > 4*time.Second
 	}) {
 		r.t.Fatalf("the other volume does not come into step: %v", last)
 	}

@@ -86,7 +86,7 @@ func (r *rig) explain() {
 			r.t.Logf("--- %s:\n%s", name, tail(b, 6000))
 		}
 	}
-	out, err := exec.Command("bash", "-c", `tail -n 25 "$0"/*/audit.jsonl; ls -lR "$0" | head -60`, r.state).CombinedOutput()
+	out, err := exec.Command("bash", "-c", `tail -qn 25 "$0"/*/audit.jsonl | sed -E 's/"who":.*"plan":"[0-9a-f]*",//'; ls "$0"/*`, r.state).CombinedOutput()
 	r.t.Logf("--- state: %v\n%s", err, out)
 	mounts, _ := exec.Command("grep", r.Dir, "/proc/self/mountinfo").Output()
 	r.t.Logf("--- mounts:\n%s", mounts)

@@ -106,11 +106,17 @@ func readXattrs(path string) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	value := make([]byte, 64<<10)
 	for _, name := range strings.Split(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
+		if strings.HasPrefix(name, "trusted.SGI_ACL_") {
+			continue // what xfs shows the system.posix_acl_* as, a second time
+		}
 		n, err := unix.Getxattr(path, name, value)
 		if err != nil {
 			return nil, fmt.Errorf("get xattr %s: %w", name, err)
 		}
 		out[name] = append([]byte{}, value[:n]...)
+	}
+	if len(out) == 0 {
+		return nil, nil
 	}
 	return out, nil
 }

@@ -134,8 +134,8 @@ func (w *worker) symlink() error {
 func (w *worker) mknod() error {
 	op := &Op{Mode: []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK}[w.rng.IntN(4)] | w.mode()&0o777}
 	if t := op.Mode & unix.S_IFMT; t == unix.S_IFCHR || t == unix.S_IFBLK {
-		// xfs takes minors of 18 bits only.
-		op.Rdev = unix.Mkdev(1+w.rng.Uint32N(4000), w.rng.Uint32N(1<<18))
+		// xfs takes majors of 9 and minors of 18 bits only.
+		op.Rdev = unix.Mkdev(1+w.rng.Uint32N(511), w.rng.Uint32N(1<<18))
 	}
 	return w.makeIn(Mknod, op, func(dir int, name string) error { return unix.Mknodat(dir, name, op.Mode, int(op.Rdev)) })
 }

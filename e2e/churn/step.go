@@ -89,7 +89,7 @@ func (w *worker) grow() error {
 		return w.symlink()
 	case k < 16:
 		return w.mknod()
-	case k < 17:
+	case k < 17 && !w.o.without("link"):
 		return w.link()
 	}
 	return w.write()

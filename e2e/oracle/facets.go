@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -133,8 +134,11 @@ func blocks(out string) map[string]string {
 		if !ok || name == exclude || name == "./"+exclude {
 			continue
 		}
-		sort.Strings(lines[1:])
-		seen[name] = strings.Join(lines[1:], "\n")
+		lines = slices.DeleteFunc(lines[1:], func(l string) bool { return strings.HasPrefix(l, xfsACL) })
+		if len(lines) > 0 {
+			sort.Strings(lines)
+			seen[name] = strings.Join(lines, "\n")
+		}
 	}
 	return seen
 }

@@ -20,6 +20,9 @@ type Options struct {
 // exclude are names at the top that belong to a volume and not to its data.
 const exclude = "lost+found"
 
+// xfsACL begins the names under which xfs shows ACLs a second time.
+const xfsACL = "trusted.SGI_ACL_"
+
 // maxReport bounds what is said of one facet.
 const maxReport = 20
 
@@ -151,7 +154,8 @@ func shell(dir, script string, tolerant bool) ([]byte, error) {
 
 // rsync asks rsync what it would still have to do.
 func rsync(a, b string, o Options) ([]string, error) {
-	args := []string{"-naHAXc", "--delete", "--itemize-changes", "--numeric-ids", "--devices", "--specials", "--exclude=/" + exclude}
+	args := []string{"-naHAXc", "--delete", "--itemize-changes", "--numeric-ids", "--devices", "--specials", "--exclude=/" + exclude,
+		"--filter=-x system.*", "--filter=-x " + xfsACL + "*"}
 	if o.Window > 0 {
 		args = append(args, fmt.Sprintf("--modify-window=%d", max(1, int(o.Window.Seconds()))))
 	}

@@ -98,7 +98,7 @@ func (l *Lab) Unmount(dir string) {
 // Mkfs formats device: ext2, ext3, ext4, ext4-128, xfs, btrfs.
 func Mkfs(t testing.TB, spec, device string) {
 	t.Helper()
-	quiet := []string{"-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"}
+	quiet := []string{"-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"}
 	switch spec {
 	case "ext2", "ext3", "ext4":
 		Run(t, "mkfs."+spec, append(quiet, device)...)
