@@ -476,3 +476,20 @@ func TestOperatorDecides(t *testing.T) {
 		t.Fatal(out.Phase, err)
 	}
 }
+
+// TestRecoveryAsksForHealth: a crash after the record leaves the service as it was
+// stopped; started again on the new volume, it is judged as the cutover would have.
+func TestRecoveryAsksForHealth(t *testing.T) {
+	r := newRig(t, nil, func(w *world) {
+		w.state = State{Version: 1, Phase: Cutover, Seq: 1, Service: "stopping"}
+		w.records = append(w.records, Record{Seq: 1, Truth: Shadow, By: "engine"})
+		w.vol[Shadow] = w.vol[Source]
+		w.vol[Source] = map[string]int{}
+		w.running, w.made, w.missed, w.unwell = false, true, true, 1
+		w.settle(Shadow)
+	})
+	out, err := r.until(t, func(waits int, _ Phase) bool { return waits > 100 })
+	if out.Phase != RolledBack || KindOf(err) != WasReverted || !strings.Contains(err.Error(), "unwell") {
+		t.Fatal(out.Phase, err, r.w.log)
+	}
+}
