@@ -45,10 +45,10 @@ func (p *pair) learn(took time.Duration, res *migrate.PassResult) {
 func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 	p := t.active()
 	if p == nil {
-		return migrate.Backlog{}, nil
+		return t.unbuilt(), nil
 	}
 	var b migrate.Backlog
-	b.Units = int64(p.journal.Len())
+	b.Units = int64(p.journal.Len() + p.waiting())
 	b.Unverified = max(0, p.nodes.Count()-p.verifiedCount())
 	sizes, err := p.dirtyBytes()
 	if err != nil {
@@ -77,6 +77,35 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 		}
 	}
 	return b, ctx.Err()
+}
+
+// unbuilt is the backlog between a cutover and the first pass of the way back, which
+// first opens the old volume and turns the node map around.
+func (t *Tree) unbuilt() migrate.Backlog {
+	t.pairMu.Lock()
+	defer t.pairMu.Unlock()
+	if t.back == nil {
+		return migrate.Backlog{}
+	}
+	return migrate.Backlog{Units: int64(t.back.journal.Len()) + 1}
+}
+
+// waiting is what asks for a pass and is in no journal: files whose racy window is
+// over, and a scan for what makes no events.
+func (p *pair) waiting() int {
+	n := 0
+	if need, _ := p.journal.NeedRescan(); need || p.scanDue() {
+		n++
+	}
+	now := time.Now()
+	p.racyMu.Lock()
+	defer p.racyMu.Unlock()
+	for _, after := range p.racy {
+		if !now.Before(after) {
+			n++
+		}
+	}
+	return n
 }
 
 // dirtyBytes is an upper bound of the bytes that the dirty units make a pass read:

@@ -14,7 +14,7 @@ import (
 // is no help, then every byte is read and written.
 func (p *pair) content(ctx context.Context, w *worker, n Node, r *reader, dst int, rec *Record, every bool) (copier.CopyResult, error) {
 	o := copier.CopyOptions{
-		Sparse: r.synced && r.attr.Sparse() && !every, Fresh: rec == nil, Buffers: w.bufs, Throttle: p.throttle,
+		Sparse: r.synced && r.attr.Sparse() && !every, Prealloc: r.synced && !every, Fresh: rec == nil, Buffers: w.bufs, Throttle: p.throttle,
 		WriteBehind: r.attr.Size >= copier.RangedMin,
 	}
 	if rec != nil && !every && rec.Size >= copier.RangedMin {

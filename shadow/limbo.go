@@ -23,6 +23,9 @@ func (p *pair) openLimbo(name string) error {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return &copier.TargetError{Op: "make limbo", Off: -1, Err: err}
 	}
+	if err == nil {
+		p.journal.Mark(p.from.root, Attrs|Firm) // its times on `to` are ours now
+	}
 	fd, err := unix.Openat(p.to.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &copier.TargetError{Op: "open limbo", Off: -1, Err: err}
@@ -92,7 +95,13 @@ func (p *pair) sweepLimbo(ctx context.Context, all bool) (left int, err error) {
 			return left, err
 		}
 		if !dead {
-			left++
+			kept, err := p.keepInLimbo(name)
+			if err != nil {
+				return left, err
+			}
+			if kept {
+				left++
+			}
 			continue
 		}
 		if err := p.purge(ctx, p.limboFD, name); err != nil {
@@ -100,6 +109,42 @@ func (p *pair) sweepLimbo(ctx context.Context, all bool) (left int, err error) {
 		}
 	}
 	return left, nil
+}
+
+// keepInLimbo reports whether limbo has the last name of a living object. Where it
+// has not, its name goes: the object has one link less on `from` too.
+func (p *pair) keepInLimbo(name string) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(p.limboFD, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if vanished(err) {
+		return false, nil
+	}
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
+		if err = p.undressAt(p.limboFD, name); err == nil {
+			err = unix.Unlinkat(p.limboFD, name, 0)
+		}
+		if err == nil {
+			return false, p.dressAgain(name)
+		}
+	}
+	if err != nil {
+		return false, &copier.TargetError{Op: "look at limbo", Off: -1, Err: err}
+	}
+	return true, nil
+}
+
+// dressAgain marks what was undressed to be moved: only we touched it, so no scan
+// would find that its attributes are not the source's.
+func (p *pair) dressAgain(limbo string) error {
+	var to Node
+	if _, err := fmt.Sscanf(limbo, "%x.%x", &to.Ino, &to.Gen); err != nil {
+		return nil // not a name of ours
+	}
+	from, ok, err := p.nodes.From(to)
+	if err == nil && ok {
+		p.journal.Mark(from, Attrs|Firm)
+	}
+	return err
 }
 
 // dead reports whether what limbo holds under name has no counterpart on `from`.
@@ -246,5 +291,30 @@ func (p *pair) dropLimbo() error {
 	}
 	unix.Close(p.limboFD)
 	p.limboFD = -1
+	return p.dressRoot()
+}
+
+// dressRoot gives the root its times back after limbo went, and looks that it has them.
+func (p *pair) dressRoot() error {
+	b := spareBuffers.Get().(*copier.Buffers)
+	defer spareBuffers.Put(b)
+	attr, err := copier.ReadAttr(p.from.fd, b)
+	if err != nil {
+		return p.sourceFailed(p.from.root, "read attributes of", err)
+	}
+	want, ok := p.fitted(p.from.root, fdName{fd: p.from.fd}, &attr)
+	if !ok {
+		return nil
+	}
+	if err := p.dress(nil, p.to.fd, &want); err != nil {
+		return err
+	}
+	have, err := copier.ReadAttr(p.to.fd, b)
+	if err != nil {
+		return &copier.TargetError{Op: "read attributes of the root", Off: -1, Err: err}
+	}
+	if ds := p.equalAttr(&want, &have); len(ds) > 0 {
+		return &copier.TargetError{Op: "dress the root", Off: -1, Err: errors.New(ds[0].String())}
+	}
 	return nil
 }

@@ -126,6 +126,11 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 		return err
 	}
 	defer unix.Close(dst)
+	if want.Flags != 0 || want.XFlags != 0 {
+		if err := copier.Prime(dst, want, p.dressOptions(w.bufs)); err != nil {
+			return err
+		}
+	}
 	res, err := p.content(ctx, w, n, &r, dst, nil, false)
 	if err == nil {
 		err = p.extras(ctx, &r, dst)
