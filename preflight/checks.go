@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"time"
 
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -38,10 +39,20 @@ func (l *list) add(c migrate.Check) {
 		} else if c.Remedy == "" {
 			c.Remedy = "--waive " + c.Name + "=REASON"
 		} else {
-			c.Remedy += "; or --waive " + c.Name + "=REASON"
+			c.Remedy += "; or accept it: --waive " + c.Name + "=REASON"
 		}
 	}
 	l.checks = append(l.checks, c)
+}
+
+// verdict is that of a check made before; OK when there was none.
+func (l *list) verdict(name string) migrate.Verdict {
+	for _, c := range l.checks {
+		if c.Name == name {
+			return c.Verdict
+		}
+	}
+	return migrate.OK
 }
 
 // ok, warn and refuse add a check with that verdict.
@@ -61,8 +72,11 @@ func (l *list) refuseUnlessWaived(name, category, found, need, remedy string) {
 	l.add(migrate.Check{Name: name, Category: category, Found: found, Need: need, Verdict: migrate.Refused, Remedy: remedy, Waivable: true})
 }
 
-// Forecast is what the migration is expected to take on the target.
-type Forecast struct{ Bytes, MarginBytes, Objects int64 }
+// Forecast is what the migration is expected to take on the target, and how long.
+type Forecast struct {
+	Bytes, MarginBytes, Objects int64
+	Copy, Verify                time.Duration
+}
 
 // Run makes every check. An error says that it could not look, which is no verdict.
 func Run(ctx context.Context, o Options) ([]migrate.Check, Forecast, error) {
@@ -70,10 +84,12 @@ func Run(ctx context.Context, o Options) ([]migrate.Check, Forecast, error) {
 	if err != nil {
 		return nil, Forecast{}, err
 	}
+	t.rates.begin(t)
 	l := &list{plan: o.Plan}
 	for _, check := range []func(context.Context, *list, *target, *Options) error{
-		checkDrift, checkSource, checkOptions, checkSpare, checkStack, checkSpace, checkState,
-		checkTools, checkKernel, checkHost, checkHolders, checkBoot, checkService, checkFit,
+		checkDrift, checkSource, checkMounts, checkOptions, checkQuota, checkSpare, checkSectors, checkStack, checkHealth,
+		checkSpace, checkConvergence, checkState, checkTools, checkKernel, checkHost, checkHolders, checkBoot, checkService,
+		checkFit,
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, Forecast{}, err
@@ -82,6 +98,21 @@ func Run(ctx context.Context, o Options) ([]migrate.Check, Forecast, error) {
 			return l.checks, Forecast{}, err
 		}
 	}
-	f := Forecast{Bytes: t.estimate.UsedBytes, MarginBytes: t.estimate.MarginBytes, Objects: t.estimate.Inodes}
+	f := Forecast{Bytes: t.estimate.UsedBytes, MarginBytes: t.estimate.MarginBytes, Objects: t.estimate.Inodes,
+		Copy: t.copyTime(), Verify: t.verifyTime()}
 	return l.checks, f, nil
+}
+
+// Verdict is the worst of the checks.
+func Verdict(checks []migrate.Check) migrate.Verdict {
+	worst := migrate.OK
+	for _, c := range checks {
+		if c.Verdict == migrate.Refused {
+			return migrate.Refused
+		}
+		if c.Verdict == migrate.Warning {
+			worst = migrate.Warning
+		}
+	}
+	return worst
 }

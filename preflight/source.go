@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -42,18 +43,35 @@ func checkSource(_ context.Context, l *list, t *target, o *Options) error {
 	if t.from.Name() != t.plan.Source.Format {
 		l.refuse("source-format", catData, t.from.Name(), t.plan.Source.Format, "make a new plan")
 	}
-	if other, busy := o.Others[t.source.Path]; busy && other != t.plan.ID {
+	if other := busyWith(o, t.source, t.plan.ID); other != "" {
 		l.refuse("second-run", catState, "migration "+other+" works on "+t.source.Path, "one migration a volume",
 			"fsmigrate status "+other)
 	} else {
 		l.ok("second-run", catState, "no other migration of this volume", "one migration a volume")
 	}
-	return checkMounts(l, t)
+	if n := t.volume.Props["devices"]; n != "" && n != "1" {
+		l.refuse("source-devices", catData, "a volume on "+n+" devices", "one device", "btrfs device remove, until one is left")
+	}
+	return nil
+}
+
+// busyWith is the other migration that works on the device d, whatever path it names it by.
+func busyWith(o *Options, d blockdev.Device, own string) string {
+	for path, id := range o.Others {
+		if id == own {
+			continue
+		}
+		var st unix.Stat_t
+		if path == d.Path || unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == d.Number() {
+			return id
+		}
+	}
+	return ""
 }
 
 // checkMounts refuses any other mount of the source, in any namespace: nobody could
 // fence what is written through it.
-func checkMounts(l *list, t *target) error {
+func checkMounts(_ context.Context, l *list, t *target, _ *Options) error {
 	mounts, err := blockdev.MountsOf(t.mount.Dev)
 	if err != nil {
 		return fmt.Errorf("list mounts of %s: %w", t.source.Path, err)
@@ -81,7 +99,7 @@ func checkMounts(l *list, t *target) error {
 
 // checkOptions looks at what the mount carries that the new one must have, or cannot.
 func checkOptions(_ context.Context, l *list, t *target, _ *Options) error {
-	all := append(strings.Split(t.mount.Options, ","), strings.Split(t.mount.SuperOptions, ",")...)
+	all := append(fstab.Split(t.mount.Options), fstab.Split(t.mount.SuperOptions)...)
 	kept, dropped := fstab.Translate(t.plan.Source.Options, t.plan.Source.Format, t.plan.Target.Format)
 	found := "carried: " + orNone(kept)
 	if len(dropped) > 0 {
@@ -96,14 +114,37 @@ func checkOptions(_ context.Context, l *list, t *target, _ *Options) error {
 				"a mount-wide security context would have to be set for the new volume by hand")
 		}
 	}
-	for _, q := range []string{"usrquota", "grpquota", "prjquota", "quota", "uquota", "gquota", "pquota", "usrjquota", "grpjquota"} {
-		if slices.ContainsFunc(all, func(o string) bool { return o == q || strings.HasPrefix(o, q+"=") }) {
-			l.refuseUnlessWaived("quota-limits", catFit, "quotas are on ("+q+")", "quota limits carried by hand",
-				"limits are not copied: export them with repquota, set them after the cutover with setquota")
-			break
+	l.ok("propagation", catData, orNone(t.mount.Propagation), "kept as it is")
+	return nil
+}
+
+// quotaOptions are the mount options that switch quotas on.
+var quotaOptions = []string{"usrquota", "grpquota", "prjquota", "quota", "uquota", "gquota", "pquota", "uqnoenforce",
+	"gqnoenforce", "pqnoenforce", "usrjquota", "grpjquota"}
+
+// checkQuota finds limits, which no copy of the tree carries.
+func checkQuota(_ context.Context, l *list, t *target, _ *Options) error {
+	const need = "no limits, or carried by hand"
+	const remedy = "limits are not copied: export them (repquota, xfs_quota report, btrfs qgroup show) and set them after the cutover"
+	all := append(fstab.Split(t.mount.Options), fstab.Split(t.mount.SuperOptions)...)
+	for _, o := range all {
+		if slices.Contains(quotaOptions, fstab.Key(o)) {
+			l.refuseUnlessWaived("quota-limits", catFit, "quotas are on ("+o+")", need, remedy)
+			return nil
 		}
 	}
-	l.ok("propagation", catData, orNone(t.mount.Propagation), "kept as it is")
+	if t.volume.Format == "btrfs" {
+		groups, err := filepath.Glob(filepath.Join("/sys/fs/btrfs", t.volume.UUID, "qgroups", "*"))
+		if err == nil && len(groups) > 0 {
+			l.refuseUnlessWaived("quota-limits", catFit, "quota groups are on", need, remedy)
+			return nil
+		}
+	}
+	if slices.Contains(t.volume.Features, "quota") {
+		l.warn("quota-limits", catFit, "the quota feature is there; no limit is enforced now", need, remedy)
+		return nil
+	}
+	l.ok("quota-limits", catFit, "no quotas", need)
 	return nil
 }
 
@@ -118,6 +159,10 @@ func checkDrift(ctx context.Context, l *list, t *target, _ *Options) error {
 	now.Observed.Fit = t.plan.Observed.Fit // counted anew by its own check
 	now.Source = describeSource(t)
 	now.Source.Options = t.plan.Source.Options
+	if t.plan.Persist.Fstab != "" {
+		now.Persist, _ = findEntry(t.plan.Persist.Fstab, t) // one that cannot be read is none
+		now.Persist.NoSuper = t.plan.Persist.NoSuper
+	}
 	now.Target.Spare = t.plan.Target.Spare
 	if t.plan.Target.Spare.File == "" {
 		now.Target.Spare = describeDevice(t.spare, t.plan.Target.Spare.Path)
@@ -143,41 +188,6 @@ func checkBoot(_ context.Context, l *list, t *target, _ *Options) error {
 		return nil
 	}
 	l.ok("boot", catState, "fstab: "+t.plan.Persist.Entry, "an entry that fsmigrate can take over")
-	return nil
-}
-
-// checkHolders lists who keeps the source busy in a way that no service stop ends.
-func checkHolders(_ context.Context, l *list, t *target, _ *Options) error {
-	var st unix.Stat_t
-	if err := unix.Stat(t.mount.Point, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", t.mount.Point, err)
-	}
-	holders, err := blockdev.FileHolders(st.Dev, t.mount.Point)
-	if err != nil {
-		return fmt.Errorf("list users of %s: %w", t.mount.Point, err)
-	}
-	var kernel, writers []string
-	for _, h := range holders {
-		switch h.Kind {
-		case "swap", "loop", "export":
-			kernel = append(kernel, h.Kind+" "+h.Path)
-		default:
-			if h.Writes {
-				writers = append(writers, fmt.Sprintf("%s[%d] %s", h.Command, h.PID, h.Path))
-			}
-		}
-	}
-	if len(kernel) > 0 {
-		l.refuse("kernel-holders", catData, strings.Join(shorten(kernel, 5), ", "), "no swap file, loop or export on the source",
-			"swapoff, losetup -d or exportfs -u them for the migration")
-	} else {
-		l.ok("kernel-holders", catData, "none", "no swap file, loop or export on the source")
-	}
-	found := "nobody has a file open for writing now"
-	if len(writers) > 0 {
-		found = fmt.Sprintf("%d descriptors open for writing: %s", len(writers), strings.Join(shorten(writers, 3), ", "))
-	}
-	l.ok("writers", catService, found, "the service's stop ends them at the cutover")
 	return nil
 }
 

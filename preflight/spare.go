@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,30 +15,41 @@ import (
 )
 
 // checkSpare looks at where the new format will be laid down.
-func checkSpare(ctx context.Context, l *list, t *target, _ *Options) error {
+func checkSpare(_ context.Context, l *list, t *target, o *Options) error {
 	if t.plan.Target.Spare.File != "" {
 		return checkSpareFile(l, t)
 	}
 	d := t.spare
+	above := func(y blockdev.Layer) bool { return y.Name == t.source.Name }
 	switch {
-	case d.Path == t.source.Path || (d.Major == t.source.Major && d.Minor == t.source.Minor):
+	case d.Number() == t.source.Number():
 		l.refuse("spare-device", catHardware, d.Path+" is the source itself", "another device", "name another device")
 		return nil
 	case d.LoopFile != "" && onVolume(d.LoopFile, t.mount.Dev):
 		l.refuse("spare-device", catHardware, d.Path+" is a loop over "+d.LoopFile+", on the source", "a device that does not depend on the source", "use another device")
+		return nil
+	case slices.ContainsFunc(d.Stack, above) || slices.Contains(t.source.Partitions, d.Name) || t.source.WholeDisk == d.Name:
+		l.refuse("spare-device", catHardware, d.Path+" shares its storage with the source "+t.source.Path, "a device that does not depend on the source", "use another device")
+		return nil
+	case busyWith(o, d, t.plan.ID) != "":
+		l.refuse("spare-device", catHardware, d.Path+" belongs to migration "+busyWith(o, d, t.plan.ID), "a device of its own", "fsmigrate status "+busyWith(o, d, t.plan.ID))
 		return nil
 	case d.ReadOnly:
 		l.refuse("spare-device", catHardware, d.Path+" is read-only", "a writable device", "use another device")
 		return nil
 	}
 	l.ok("spare-device", catHardware, fmt.Sprintf("%s, %s", d.Path, bytes(d.Bytes)), "a writable device of its own")
-	holders, err := blockdev.DeviceHolders(d.Path)
+	holders, err := blockdev.DeviceHolders(d.Path, blockdev.IgnorePID(os.Getpid()))
 	if err != nil {
 		return fmt.Errorf("list users of %s: %w", d.Path, err)
 	}
 	if len(holders) > 0 {
 		var who []string
 		for _, h := range holders {
+			if h.PID != 0 {
+				who = append(who, fmt.Sprintf("%s[%d] %s %s", h.Command, h.PID, h.Kind, h.Path))
+				continue
+			}
 			who = append(who, fmt.Sprintf("%s %s", h.Kind, h.Path))
 		}
 		l.refuse("spare-free", catHardware, "in use: "+strings.Join(shorten(who, 5), ", "), "used by nobody", "unmount or release it")
@@ -56,12 +68,6 @@ func checkSpare(ctx context.Context, l *list, t *target, _ *Options) error {
 	default:
 		l.refuse("spare-blank", catHardware, describe(sigs), "blank, or --wipe",
 			"make sure that nobody needs what is on it, then use --wipe")
-	}
-	if d.LogicalSector > 4096 || (t.source.LogicalSector < d.LogicalSector && d.LogicalSector > 512) {
-		l.warn("sectors", catHardware, fmt.Sprintf("spare %d, source %d bytes", d.LogicalSector, t.source.LogicalSector),
-			"no larger than the source's", "programs that write with O_DIRECT in smaller blocks will get EINVAL")
-	} else {
-		l.ok("sectors", catHardware, fmt.Sprintf("%d/%d bytes", d.LogicalSector, d.PhysicalSector), "no larger than the source's")
 	}
 	return nil
 }
@@ -104,42 +110,6 @@ func describe(sigs []blockdev.Signature) string {
 		s = append(s, strings.TrimSpace(g.Type+" "+g.Label))
 	}
 	return "signatures: " + strings.Join(shorten(s, 4), ", ")
-}
-
-// checkStack compares what lies below both devices: nobody gives up encryption or
-// redundancy by a change of format without saying so.
-func checkStack(_ context.Context, l *list, t *target, _ *Options) error {
-	if t.plan.Target.Spare.File != "" {
-		return nil
-	}
-	has := func(d blockdev.Device) (enc, red, thin bool, text string) {
-		var kinds []string
-		for _, y := range d.Stack {
-			enc, red, thin = enc || y.Encrypted, red || y.Redundant, thin || y.Thin
-			kinds = append(kinds, y.Kind)
-		}
-		return enc, red, thin, orNone(strings.Join(kinds, " on "))
-	}
-	se, sr, _, st := has(t.source)
-	te, tr, thin, tt := has(t.spare)
-	found := fmt.Sprintf("source: %s; spare: %s", st, tt)
-	switch {
-	case se && !te:
-		l.refuseUnlessWaived("stack", catHardware, found+": the spare is not encrypted", "no downgrade", "put encryption below the spare")
-	case sr && !tr:
-		l.refuseUnlessWaived("stack", catHardware, found+": the spare is not redundant", "no downgrade", "put a mirror below the spare")
-	case thin:
-		l.warn("stack", catHardware, found+": the spare is thin", "no downgrade", "watch its pool: when it fills up, the migration pauses")
-	default:
-		l.ok("stack", catHardware, found, "no downgrade")
-	}
-	if len(t.source.IDs) == 0 || len(t.spare.IDs) == 0 {
-		l.warn("stable-ids", catHardware, "no WWN, PARTUUID, LV UUID or serial on both", "names that survive a reboot",
-			"device names may change at boot; the volumes' UUIDs are checked before anything is mounted")
-	} else {
-		l.ok("stable-ids", catHardware, t.source.IDs[0]+" and "+t.spare.IDs[0], "names that survive a reboot")
-	}
-	return nil
 }
 
 // bytes prints a size.

@@ -53,10 +53,43 @@ func surveyOne(m blockdev.Mount) Volume {
 	}
 	v.Format, v.Version, v.Bytes = f.Name(), sb.Version, sb.Bytes
 	for _, g := range f.Findings(sb) {
-		g.Do = strings.ReplaceAll(g.Do, "/data", m.Point)
+		g.Do = named(g.Do, m)
 		v.Findings = append(v.Findings, g)
 	}
 	return v
+}
+
+// named puts the volume's own names into a command: DIR is where it is mounted, DEVICE
+// what it is on, but for the spare, which only the operator can name.
+func named(do string, m blockdev.Mount) string {
+	const spare = "--spare DEVICE"
+	parts := strings.Split(do, spare)
+	for i, p := range parts {
+		words := strings.Split(p, " ")
+		for j, w := range words {
+			name := strings.TrimRight(w, ",;:")
+			switch rest := w[len(name):]; name {
+			case "DIR", "/data":
+				words[j] = quote(m.Point) + rest
+			case "DEVICE":
+				words[j] = quote(m.Source) + rest
+			}
+		}
+		parts[i] = strings.Join(words, " ")
+	}
+	return strings.Join(parts, spare)
+}
+
+// quote makes a path one word of a shell.
+func quote(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("/._-+:@%=", r) && !isWord(r) }) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
+func isWord(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }
 
 // surveyed lists the mounts to look at.

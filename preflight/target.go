@@ -1,10 +1,8 @@
 package preflight
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +27,7 @@ type target struct {
 
 	census   *census // of the walk, once it was made
 	estimate formats.Estimate
+	rates    rates
 }
 
 // look opens both sides of a plan, for reading.
@@ -92,19 +91,16 @@ func probe(path string) (formats.Volume, formats.Format, error) {
 	return formats.ProbeAny(d, size)
 }
 
-// onVolume reports whether path (or its nearest existing parent) lies on dev.
+// onVolume reports whether path (or its nearest existing parent) lies on the superblock
+// with the device number dev.
 func onVolume(path string, dev uint64) bool {
-	for {
-		var st unix.Stat_t
-		err := unix.Stat(path, &st)
-		if err == nil {
-			return st.Dev == dev
-		}
-		if !errors.Is(err, unix.ENOENT) || path == "/" {
-			return false
-		}
-		path = filepath.Dir(path)
+	fd, err := unix.Open(existing(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
 	}
+	defer unix.Close(fd)
+	on, err := blockdev.MountDev(fd)
+	return err == nil && on == dev
 }
 
 // spareBytes is how much room the target has.
