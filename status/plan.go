@@ -67,35 +67,66 @@ func ProposalPage(w io.Writer, p Proposal) {
 	CheckTable(w, p.Checks)
 }
 
-// CheckTable writes the checks, those that need attention with their remedy.
+// CheckTable writes the checks, those that need attention with their remedy. A row
+// that is longer than a terminal is wide goes on below itself.
 func CheckTable(w io.Writer, checks []migrate.Check) {
 	if len(checks) == 0 {
 		fmt.Fprintln(w, "  none were made")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	count := map[migrate.Verdict]int{}
+	name := 0
 	for _, c := range checks {
 		count[c.Verdict]++
+		name = max(name, len(c.Name))
+	}
+	name = min(name, 24)
+	for _, c := range checks {
 		verdict := string(c.Verdict)
 		if c.Verdict == migrate.Refused {
 			verdict = "REFUSED"
 		}
-		fmt.Fprintf(t, "  %s\t%s\tfound %s\tneed %s\n", verdict, c.Name, Safe(dash(c.Found)), Safe(dash(c.Need)))
-		if c.Verdict == migrate.OK || c.Remedy == "" && !c.Waivable {
-			continue
+		lead := fmt.Sprintf("  %-7s  %-*s  ", verdict, name, c.Name)
+		found, need := Safe(dash(c.Found)), Safe(dash(c.Need))
+		indent := strings.Repeat(" ", 2+7+2+name+2)
+		switch {
+		case c.Verdict == migrate.OK: // what is needed is there
+			hang(w, lead, indent, found)
+		case len(lead)+len(found)+len("; need ")+len(need) <= tableWidth:
+			fmt.Fprintf(w, "%s%s; need %s\n", lead, found, need)
+		default:
+			hang(w, lead, indent, found)
+			hang(w, indent+"need ", indent+"     ", need)
 		}
 		hint := c.Remedy
-		if c.Verdict == migrate.Refused && c.Waivable {
+		if c.Verdict == migrate.Refused && c.Waivable && !strings.Contains(hint, "--waive") {
 			hint = strings.TrimPrefix(hint+"; or accept it: --waive "+c.Name+"=REASON", "; or ")
 		}
-		if hint != "" {
-			fmt.Fprintf(t, "  \t\thint: %s\n", Safe(hint))
+		if c.Verdict != migrate.OK && hint != "" {
+			hang(w, indent+"hint: ", indent+"      ", Safe(hint))
 		}
 	}
-	_ = t.Flush()
 	fmt.Fprintf(w, "  %d ok, %d warnings, %d waived, %d refused\n",
 		count[migrate.OK], count[migrate.Warning], count[migrate.Waived], count[migrate.Refused])
+}
+
+// tableWidth is how wide the table of checks may get where words allow it.
+const tableWidth = 120
+
+// hang writes text after lead, broken between words, the further lines after indent.
+func hang(w io.Writer, lead, indent, text string) {
+	line, empty := lead, true
+	for word := range strings.FieldsSeq(text) {
+		if !empty && len(line)+1+len(word) > tableWidth {
+			fmt.Fprintln(w, line)
+			line, empty = indent, true
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
+	}
+	fmt.Fprintln(w, line)
 }
 
 func fitTable(w io.Writer, p migrate.Plan) {

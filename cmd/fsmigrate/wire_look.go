@@ -21,7 +21,8 @@ func wirePlan(ctx context.Context, r planRequest) (migrate.Plan, error) {
 
 func wireChecks(ctx context.Context, r checkRequest) ([]migrate.Check, status.Forecast, error) {
 	checks, f, err := preflight.Run(ctx, preflight.Options{Plan: &r.Plan, State: r.State, Others: r.Others})
-	return checks, status.Forecast{Bytes: f.Bytes, MarginBytes: f.MarginBytes, Objects: f.Objects}, err
+	return checks, status.Forecast{Bytes: f.Bytes, MarginBytes: f.MarginBytes, Objects: f.Objects,
+		Copy: f.Copy, Verify: f.Verify}, err
 }
 
 func wireSurvey(ctx context.Context, paths []string) ([]status.Volume, error) {
