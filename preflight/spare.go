@@ -21,6 +21,8 @@ func checkSpare(_ context.Context, l *list, t *target, o *Options) error {
 	}
 	d := t.spare
 	above := func(y blockdev.Layer) bool { return y.Name == t.source.Name }
+	var below unix.Stat_t // of a loop over a device
+	over := d.LoopFile != "" && unix.Stat(d.LoopFile, &below) == nil && below.Mode&unix.S_IFMT == unix.S_IFBLK && below.Rdev == t.source.Number()
 	switch {
 	case d.Number() == t.source.Number():
 		l.refuse("spare-device", catHardware, d.Path+" is the source itself", "another device", "name another device")
@@ -28,7 +30,7 @@ func checkSpare(_ context.Context, l *list, t *target, o *Options) error {
 	case d.LoopFile != "" && onVolume(d.LoopFile, t.mount.Dev):
 		l.refuse("spare-device", catHardware, d.Path+" is a loop over "+d.LoopFile+", on the source", "a device that does not depend on the source", "use another device")
 		return nil
-	case slices.ContainsFunc(d.Stack, above) || slices.Contains(t.source.Partitions, d.Name) || t.source.WholeDisk == d.Name:
+	case over || slices.ContainsFunc(d.Stack, above) || slices.Contains(t.source.Partitions, d.Name) || t.source.WholeDisk == d.Name:
 		l.refuse("spare-device", catHardware, d.Path+" shares its storage with the source "+t.source.Path, "a device that does not depend on the source", "use another device")
 		return nil
 	case busyWith(o, d, t.plan.ID) != "":
