@@ -94,7 +94,7 @@ func (t *Tree) unbuilt() migrate.Backlog {
 // over, and a scan for what makes no events.
 func (p *pair) waiting() int {
 	n := 0
-	if need, _ := p.journal.NeedRescan(); need || p.scanDue() {
+	if need, _ := p.journal.NeedRescan(); need || p.unseen() {
 		n++
 	}
 	now := time.Now()

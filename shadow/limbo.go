@@ -17,22 +17,39 @@ import (
 // the order of events does not matter. It lets go of an object only when its handle
 // on `from` is stale, and is empty before a switch record.
 
-func (p *pair) openLimbo(name string) error {
-	p.limboDir = name
-	err := unix.Mkdirat(p.to.fd, name, 0o700)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return &copier.TargetError{Op: "make limbo", Off: -1, Err: err}
+// openLimbo finds the limbo that an earlier run left.
+func (p *pair) openLimbo() error {
+	_, err := p.limboAt(false)
+	return err
+}
+
+// limboAt is limbo's descriptor: -1 when there is none and it need not be made. It is made
+// when first needed, and goes when it is empty: on a volume at rest there is none.
+func (p *pair) limboAt(make bool) (int, error) {
+	p.limboMu.Lock()
+	defer p.limboMu.Unlock()
+	if p.limboFD >= 0 {
+		return p.limboFD, nil
 	}
-	if err == nil {
-		p.journal.Mark(p.from.root, Attrs|Firm) // its times on `to` are ours now
+	if make {
+		err := unix.Mkdirat(p.to.fd, p.limboDir, 0o700)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return -1, &copier.TargetError{Op: "make limbo", Off: -1, Err: err}
+		}
 	}
-	fd, err := unix.Openat(p.to.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p.to.fd, p.limboDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) && !make {
+		return -1, nil
+	}
 	if err != nil {
-		return &copier.TargetError{Op: "open limbo", Off: -1, Err: err}
+		return -1, &copier.TargetError{Op: "open limbo", Off: -1, Err: err}
+	}
+	if p.limbo, err = p.to.codec.NodeAt(fd, "", unix.AT_EMPTY_PATH); err != nil {
+		unix.Close(fd)
+		return -1, &copier.TargetError{Op: "identify limbo", Off: -1, Err: err}
 	}
 	p.limboFD = fd
-	p.limbo, err = p.to.codec.NodeAt(fd, "", unix.AT_EMPTY_PATH)
-	return err
+	return fd, nil
 }
 
 func limboName(to Node) string { return fmt.Sprintf("%x.%x", to.Ino, to.Gen) }
@@ -43,7 +60,11 @@ func (p *pair) toLimbo(dir int, name string, to Node) error {
 	if err := p.undressAt(dir, name); err != nil {
 		return err
 	}
-	err := unix.Renameat2(dir, name, p.limboFD, limboName(to), unix.RENAME_NOREPLACE)
+	limbo, err := p.limboAt(true)
+	if err != nil {
+		return err
+	}
+	err = unix.Renameat2(dir, name, limbo, limboName(to), unix.RENAME_NOREPLACE)
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.EEXIST):
@@ -79,6 +100,9 @@ func (p *pair) undressAt(dir int, name string) error {
 // which never had one: left by a crash between creation and record). With all,
 // what is left afterwards is an error: behind the fence nothing may wait there.
 func (p *pair) sweepLimbo(ctx context.Context, all bool) (left int, err error) {
+	if limbo, err := p.limboAt(false); err != nil || limbo < 0 {
+		return 0, err
+	}
 	var names []string
 	if err := copier.ListDir(p.limboFD, copier.NewBuffers(), func(d copier.Dirent) error {
 		names = append(names, strings.Clone(d.Name))
@@ -108,7 +132,10 @@ func (p *pair) sweepLimbo(ctx context.Context, all bool) (left int, err error) {
 			return left, err
 		}
 	}
-	return left, nil
+	if left > 0 {
+		return left, nil
+	}
+	return 0, p.dropLimbo()
 }
 
 // keepInLimbo reports whether limbo has the last name of a living object. Where it
@@ -286,11 +313,15 @@ func (p *pair) dropLimbo() error {
 	if p.limboFD < 0 {
 		return nil
 	}
-	if err := unix.Unlinkat(p.to.fd, p.limboDir, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
+	err := unix.Unlinkat(p.to.fd, p.limboDir, unix.AT_REMOVEDIR)
+	if errors.Is(err, unix.ENOTEMPTY) {
+		return nil // what was purged put something there that lives
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return &copier.TargetError{Op: "remove limbo", Off: -1, Err: err}
 	}
 	unix.Close(p.limboFD)
-	p.limboFD = -1
+	p.limboFD, p.limbo = -1, Node{}
 	return p.dressRoot()
 }
 

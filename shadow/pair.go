@@ -10,6 +10,7 @@ import (
 
 	"github.com/fsmigrate/fsmigrate/copier"
 	"github.com/fsmigrate/fsmigrate/formats"
+	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // pair keeps the volume `to` equal to the volume `from`. There is one for the
@@ -31,6 +32,7 @@ type pair struct {
 
 	t0            atomic.Int64 // T0: unix nanoseconds before syncfs(from) at the start of the walk
 	epoch         atomic.Uint64
+	limboMu       sync.Mutex
 	limboFD       int
 	limboDir      string
 	syncFailed    atomic.Bool
@@ -50,7 +52,8 @@ type pair struct {
 	scans         bool     // scan for what makes no events, from time to time
 	fenced        bool     // nobody changes `from`: racy stamps do not matter
 	verified      atomic.Int64
-	allDirs       atomic.Bool // compare all directories at the next pass
+	heard         atomic.Int64 // unix nanoseconds of the last event
+	allDirs       atomic.Bool  // compare all directories at the next pass
 	differMu      sync.Mutex
 	differ        map[Node]int // how often an object was found different
 	back          bool         // this is the way back
@@ -102,7 +105,7 @@ func newPair(o pairOptions) (*pair, error) {
 	if p.to == nil {
 		return p, nil // the way back, before its target may be written
 	}
-	if err := p.openLimbo(o.Limbo); err != nil {
+	if err := p.openLimbo(); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -186,8 +189,13 @@ func (p *pair) racyLen() int {
 
 // handle is the tracker's sink: an event becomes a mark, and a name where it has one.
 func (p *pair) handle(ev Event) {
+	p.heard.Store(time.Now().UnixNano())
 	if ev.Overflow {
 		p.names.full()
+	}
+	if ev.Mask&unix.FAN_FS_ERROR != 0 {
+		p.fails.add(migrate.Blocker{Class: "source-error", Object: p.from.device, Why: "the file system reported an error about itself",
+			Hint: "see the kernel log; check the volume before it is migrated"})
 	}
 	if ev.HasDir {
 		p.names.add(ev.Dir, ev.Name)

@@ -323,13 +323,23 @@ func (p *pair) checkpoint(ctx context.Context) error {
 		return err
 	}
 	if err := blockdev.Syncfs(p.to.fd); err != nil {
-		return &copier.TargetError{Op: "sync", Off: -1, Err: err}
+		return errors.Join(&copier.TargetError{Op: "sync", Off: -1, Err: err}, p.disclaim())
 	}
 	now := time.Now()
 	p.counts.mu.Lock()
 	p.counts.syncCost, p.counts.committed = now.Sub(began), now
 	p.counts.mu.Unlock()
 	return p.journal.Commit(ctx, done, epoch, p.bootID)
+}
+
+// disclaim takes back every claim to be clean that no sync covered, after a sync of
+// `to` failed: it is never retried into success (I6).
+func (p *pair) disclaim() error {
+	if err := p.journal.Discard("the other side could not be synced"); err != nil {
+		return err
+	}
+	p.prints.Clear()
+	return p.nodes.LoadPrints(p.prints)
 }
 
 // syncFrom syncs the truth. A failure is not ours but the application's, whose

@@ -18,8 +18,9 @@ import (
 // while nobody watched. Behind the fence it is the proof that nothing was missed.
 
 const (
-	scanEvery = 30 * time.Second // between scans in Hold, at least
-	scanShare = 50               // and at least this many times what a scan takes
+	scanEvery  = 2 * time.Second  // between scans, at least
+	scanCommit = 15 * time.Second // the same where a scan needs a commit of the volume: btrfs
+	scanShare  = 50               // and at least this many times what a scan takes
 )
 
 // scanResult is what a scan found.
@@ -62,7 +63,7 @@ func (p *pair) scan(ctx context.Context, differ func(n Node, dir bool)) (scanRes
 		return res, fmt.Errorf("scan inodes of %s: %w", p.from.device, err)
 	}
 	p.counts.mu.Lock()
-	p.counts.scanCost, p.counts.scanned = res.took, time.Now()
+	p.counts.scanCost, p.counts.scanned = res.took, began
 	p.counts.mu.Unlock()
 	return res, nil
 }
@@ -83,7 +84,7 @@ func (p *pair) ignoredInodes() uint64 {
 // names one has changed too, and copies it.
 func (p *pair) rescan(ctx context.Context) (scanResult, error) {
 	p.names.trust() // from here on events are complete again; what came before shows in the scan
-	if p.from.format.Name() == "btrfs" || p.from.format.Name() == "xfs" {
+	if p.scanCommits() {
 		if err := p.syncFrom(); err != nil { // delayed inodes reach the tree at a commit
 			return scanResult{}, err
 		}
@@ -122,7 +123,23 @@ func (p *pair) rescanIfNeeded(ctx context.Context) error {
 func (p *pair) scanDue() bool {
 	p.counts.mu.Lock()
 	defer p.counts.mu.Unlock()
-	return p.scans && time.Since(p.counts.scanned) > max(scanEvery, scanShare*p.counts.scanCost)
+	every := scanEvery
+	if p.scanCommits() {
+		every = scanCommit
+	}
+	return p.scans && time.Since(p.counts.scanned) > max(every, scanShare*p.counts.scanCost)
+}
+
+// scanCommits says that a scan sees only what was committed: btrfs keeps changed
+// inodes to itself until then. The inode table's buffers and bulkstat show the present.
+func (p *pair) scanCommits() bool { return p.from.format.Name() == "btrfs" }
+
+// unseen reports whether something was heard since the last scan began: there may be
+// more that makes no events.
+func (p *pair) unseen() bool {
+	p.counts.mu.Lock()
+	defer p.counts.mu.Unlock()
+	return p.scans && p.heard.Load() > p.counts.scanned.UnixNano()
 }
 
 // markAllDirs has every directory's entries compared: for what can only be found by its name.

@@ -234,7 +234,14 @@ func (d *dirTask) fetch(n Node, rec *Record, name string) error {
 		return err
 	}
 	p.journal.Mark(n, Attrs)
-	err = unix.Renameat2(p.limboFD, limboName(rec.To), d.to, name, unix.RENAME_NOREPLACE)
+	limbo, err := p.limboAt(false)
+	if err != nil {
+		return err
+	}
+	err = unix.ENOENT
+	if limbo >= 0 {
+		err = unix.Renameat2(limbo, limboName(rec.To), d.to, name, unix.RENAME_NOREPLACE)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		err = unix.Linkat(fd, "", d.to, name, unix.AT_EMPTY_PATH)
 	}
@@ -347,7 +354,10 @@ func (p *pair) undressParent(fd int) error {
 	if err != nil {
 		return &copier.TargetError{Op: "identify parent", Off: -1, Err: err}
 	}
-	if n == p.limbo {
+	p.limboMu.Lock()
+	limbo := p.limbo
+	p.limboMu.Unlock()
+	if n == limbo {
 		return nil
 	}
 	if from, ok, err := p.nodes.From(n); err != nil {

@@ -239,6 +239,9 @@ func (t *Tree) newPair(from, to *volume, space byte) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.journal.OnCoarse(func(reason string) {
+		t.o.Warn("the journal is coarse now: a scan finds what changed", reason, "nothing is lost; passes take longer")
+	})
 	return p, nil
 }
 
@@ -264,6 +267,24 @@ func (t *Tree) watch(side migrate.Side, v *volume, p *pair) error {
 	}
 	t.watches[side] = w
 	return nil
+}
+
+// rewatch mends a watch that lost events or died. What it missed is found by a scan.
+func (t *Tree) rewatch(p *pair) error {
+	side := migrate.Source
+	if p.back {
+		side = migrate.Shadow
+	}
+	w := t.watches[side]
+	if w == nil || !w.Lost() {
+		return nil
+	}
+	p.journal.MarkAll("events were lost")
+	p.names.full()
+	if w.Forgive() == nil {
+		return nil
+	}
+	return t.watch(side, p.from, p)
 }
 
 func (t *Tree) unwatch(side migrate.Side) error {
@@ -365,6 +386,9 @@ func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 		return migrate.PassResult{}, err
 	}
 	p.scans = true
+	if err := t.rewatch(p); err != nil {
+		return migrate.PassResult{}, err
+	}
 	res, err := p.pass(ctx, passMode{verify: p.verifies, durable: p.verifies && p.fresh.len() > 0})
 	return res, t.told(err)
 }
@@ -409,7 +433,7 @@ func (t *Tree) remount(ctx context.Context, p *pair) error {
 		return err
 	}
 	p.to = v
-	return p.openLimbo(p.limboDir)
+	return p.openLimbo()
 }
 
 // Mirror is Subject.Mirror.

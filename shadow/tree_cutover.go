@@ -53,10 +53,7 @@ func (t *Tree) Drain(ctx context.Context, to migrate.Side) (migrate.Proof, error
 	if n, waived := t.waivedFailures(p); waived {
 		proof.Waived = n
 	}
-	if err := p.dropLimbo(); err != nil {
-		return proof, t.told(err)
-	}
-	return proof, p.checkpoint(ctx)
+	return proof, t.told(p.checkpoint(ctx))
 }
 
 // SwapIn is Subject.SwapIn.
@@ -107,9 +104,6 @@ func (t *Tree) unfence(p *pair) error {
 		return nil
 	}
 	p.fenced = false
-	if p.limboFD < 0 {
-		return p.openLimbo(p.limboDir)
-	}
 	return nil
 }
 
@@ -203,7 +197,7 @@ func (t *Tree) prepareBack(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.openLimbo(".fsmigrate-" + t.o.Plan.ID); err != nil {
+	if err := p.openLimbo(); err != nil {
 		return err
 	}
 	if err := p.begin(); err != nil {
@@ -294,7 +288,7 @@ func (t *Tree) WayBack(context.Context) migrate.WayBack {
 
 // Finalize is Subject.Finalize.
 func (t *Tree) Finalize(ctx context.Context, truth migrate.Side) error {
-	if p := t.active(); p != nil && p.limboFD >= 0 && p.to != nil {
+	if p := t.active(); p != nil && p.to != nil {
 		if err := t.emptyLimbo(ctx, p); err != nil {
 			return err
 		}
