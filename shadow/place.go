@@ -181,6 +181,16 @@ func (p *Place) findDevice(s migrate.Side) (blockdev.Device, error) {
 		spec = p.o.Spare
 	}
 	d, err := blockdev.Resolve(spec.IDs, spec.Path, spec.Bytes)
+	if s == migrate.Shadow && errors.Is(err, blockdev.ErrWrongSize) {
+		// Enlarged since, because it was full. What it bears is looked at before it is mounted.
+		var rec shadowRecord
+		if rec, err = p.loadRecord(); err == nil {
+			d, err = blockdev.Resolve(spec.IDs, spec.Path, 0)
+		}
+		if err == nil && (!rec.Made || d.Bytes < spec.Bytes) {
+			err = fmt.Errorf("%s has %d bytes, not %d: %w", d.Name, d.Bytes, spec.Bytes, blockdev.ErrWrongSize)
+		}
+	}
 	if err != nil {
 		return d, fmt.Errorf("find the %s %s: %w", s, spec.Path, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,8 @@ type Tree struct {
 	back    *pair // shadow → source, after the switch
 	watches map[migrate.Side]*Watch
 	wayBack wayBack
-	rate    struct { // the last look at the progress
+	full    atomic.Bool // the shadow was, and has not grown since
+	rate    struct {    // the last look at the progress
 		mu             sync.Mutex
 		at             time.Time
 		objects, bytes int64
@@ -341,8 +343,11 @@ func (t *Tree) Copy(ctx context.Context) error {
 	} else if len(done) > 0 {
 		return nil
 	}
-	if err := p.walk(ctx); err != nil {
+	if err := t.grow(p); err != nil {
 		return err
+	}
+	if err := p.walk(ctx); err != nil {
+		return t.told(err)
 	}
 	return t.store.SetMeta("copied", []byte(time.Now().UTC().Format(time.RFC3339)), true)
 }
@@ -403,7 +408,7 @@ func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
 		return migrate.Proof{}, errNotPrepared
 	}
 	if err := p.checkpoint(ctx); err != nil {
-		return migrate.Proof{}, err
+		return migrate.Proof{}, t.told(err)
 	}
 	if !p.verifies && p == t.there {
 		if err := t.remount(ctx, p); err != nil {
@@ -438,52 +443,6 @@ func (t *Tree) remount(ctx context.Context, p *pair) error {
 
 // Mirror is Subject.Mirror.
 func (t *Tree) Mirror(context.Context, bool) error { return migrate.ErrNoMirror }
-
-// told gives an operator's words to the failures that have a remedy.
-func (t *Tree) told(err error) error {
-	var te *copier.TargetError
-	switch {
-	case err == nil:
-		return nil
-	case copier.Full(err):
-		free, total := t.spareSpace()
-		return &migrate.Problem{Kind: migrate.Stopped, What: "the spare is full",
-			Why:  fmt.Errorf("%s free of %s: %w", size(free), size(total), err),
-			Hint: "grow the spare and its file system, or free space on the source, then: fsmigrate resume " + t.o.Plan.ID}
-	case errors.Is(err, errSourceSync):
-		return &migrate.Problem{Kind: migrate.Failed, What: "the source could not be synced", Why: err,
-			Hint: "its device fails: see the kernel log, and fsmigrate status " + t.o.Plan.ID}
-	case errors.As(err, &te):
-		return &migrate.Problem{Kind: migrate.Failed, What: "the spare failed; the source is untouched", Why: err,
-			Hint: "see the kernel log; fsmigrate abort " + t.o.Plan.ID + ", and use another spare"}
-	}
-	return err
-}
-
-func (t *Tree) spareSpace() (free, total int64) {
-	p := t.active()
-	if p == nil {
-		return 0, 0
-	}
-	var st unix.Statfs_t
-	if unix.Fstatfs(p.to.fd, &st) != nil {
-		return 0, 0
-	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize
-}
-
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	div, exp := int64(unit), 0
-	for m := n / unit; m >= unit; m /= unit {
-		div *= unit
-		exp++
-	}
-	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
-}
 
 // Close is Subject.Close.
 func (t *Tree) Close() error { return errors.Join(t.stop(), t.place.Close()) }

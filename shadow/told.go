@@ -1,0 +1,79 @@
+package shadow
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// told gives an operator's words to the failures that have a remedy, and the
+// engine's sentinels to those that it decides on.
+func (t *Tree) told(err error) error {
+	var te *copier.TargetError
+	switch {
+	case err == nil:
+		return nil
+	case copier.Full(err):
+		t.full.Store(true)
+		free, total := t.spareSpace()
+		return &migrate.Problem{Kind: migrate.Stopped, What: "the spare is full",
+			Why: fmt.Errorf("%s free of %s: %w (%w)", size(free), size(total), err, migrate.ErrFull),
+			Hint: "enlarge the spare's device (the file system on it follows), or free space on the source, then: fsmigrate resume " +
+				t.o.Plan.ID + "; or give up: fsmigrate abort " + t.o.Plan.ID}
+	case errors.Is(err, errSourceSync):
+		return &migrate.Problem{Kind: migrate.Failed, What: "the source could not be synced", Why: err,
+			Hint: "its device fails: see the kernel log, and fsmigrate status " + t.o.Plan.ID}
+	case errors.As(err, &te) && dead(te.Err):
+		return &migrate.Problem{Kind: migrate.Failed, What: "the spare failed; the source is untouched",
+			Why: fmt.Errorf("%w: %w", migrate.ErrOtherSide, err), Hint: "see the kernel log, and use another spare"}
+	case errors.Is(err, ErrStore), errors.Is(err, unix.ENOSPC) && te == nil:
+		what, hint := "the journal failed", "see the kernel log, mend "+t.o.State
+		var st unix.Statfs_t
+		if unix.Statfs(t.o.State, &st) == nil && int64(st.Bavail)*st.Bsize < 16<<20 {
+			what, hint = "the state directory is full", "make room in "+t.o.State
+		}
+		return &migrate.Problem{Kind: migrate.Stopped, What: what + "; the source is untouched", Why: err,
+			Hint: hint + ", then: fsmigrate resume " + t.o.Plan.ID}
+	}
+	return err
+}
+
+// dead reports whether err says that a volume or its device cannot be relied on any
+// more: I/O errors, and what file systems answer after they shut down for one.
+func dead(err error) bool {
+	for _, e := range []unix.Errno{unix.EIO, unix.EROFS, unix.EUCLEAN, unix.EBADMSG, unix.ENODEV, unix.ENXIO, unix.EREMOTEIO, unix.ENOMEDIUM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Tree) spareSpace() (free, total int64) {
+	p := t.active()
+	if p == nil {
+		return 0, 0
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(p.to.fd, &st) != nil {
+		return 0, 0
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize
+}
+
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	div, exp := int64(unit), 0
+	for m := n / unit; m >= unit; m /= unit {
+		div *= unit
+		exp++
+	}
+	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
+}
