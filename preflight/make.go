@@ -57,6 +57,9 @@ func Make(ctx context.Context, r Request) (*migrate.Plan, error) {
 		return nil, err
 	}
 	t, err := look(&p)
+	if err == nil {
+		err = t.whole()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +93,20 @@ func Make(ctx context.Context, r Request) (*migrate.Plan, error) {
 		return nil, err
 	}
 	return &p, nil
+}
+
+// whole refuses, before anything is walked, what is no whole volume of its own.
+func (t *target) whole() error {
+	switch m := t.mount; {
+	case m.Point == "/":
+		return &migrate.Problem{Kind: migrate.IsRefused, What: "/ is the root volume, which cannot be swapped while it is used",
+			Hint: "migrate it from a rescue system, where it is mounted elsewhere"}
+	case m.Root != "/":
+		return &migrate.Problem{Kind: migrate.IsRefused,
+			What: fmt.Sprintf("%s shows only %s of its volume (a bind mount or subvolume)", m.Point, m.Root),
+			Hint: "name the mount point of the whole volume: findmnt -S " + m.Source}
+	}
+	return nil
 }
 
 // newID makes a name from the mount point and a little chance.

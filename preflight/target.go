@@ -32,7 +32,7 @@ type target struct {
 
 // look opens both sides of a plan, for reading.
 func look(p *migrate.Plan) (*target, error) {
-	t := &target{plan: p}
+	t := &target{plan: p, rates: rates{root: "/"}}
 	m, err := blockdev.MountAt(p.Source.Mount)
 	if err != nil {
 		return nil, &migrate.Problem{Kind: migrate.IsRefused, What: p.Source.Mount + " is not a mount point", Why: err,

@@ -208,9 +208,10 @@ func TestSourceRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocktest.Run(t, "mount", "--bind", filepath.Join(r.dir, "part"), other)
-	part := *r
-	part.dir = other
-	part.want(part.plan("xfs"), "mount-point", migrate.Refused, "/part")
+	if _, err := Make(t.Context(), Request{ID: "t1", Source: other, To: "xfs", Spare: r.spare}); migrate.KindOf(err) != migrate.IsRefused ||
+		!strings.Contains(err.Error(), "/part") {
+		t.Errorf("a bind of a directory: %v", err)
+	}
 	blocktest.Run(t, "umount", other)
 
 	blocktest.Run(t, "mount", "-o", "remount,ro", r.dir)
@@ -236,6 +237,9 @@ func TestSourceRefused(t *testing.T) {
 	}, "second-run", migrate.Refused, "t9")
 	tg.mount.Point = "/"
 	expect(t, tg, func(l *list) { _ = checkSource(t.Context(), l, tg, &Options{}) }, "mount-point", migrate.Refused, "rescue")
+	if err := tg.whole(); migrate.KindOf(err) != migrate.IsRefused {
+		t.Errorf("/: %v", err)
+	}
 	tg.volume.Props = map[string]string{"devices": "2"}
 	expect(t, tg, func(l *list) { _ = checkSource(t.Context(), l, tg, &Options{}) }, "source-devices", migrate.Refused)
 	tg.mount.SuperOptions = "rw,context=system_u:object_r:x:s0"
