@@ -51,6 +51,8 @@ type Tree struct {
 type TreeOptions struct {
 	Plan  *migrate.Plan
 	State string // this migration's directory: journal and records of what was made
+	// JournalQuota is the disk space, bytes, past which the journal keeps coarse marks; 0: by objects.
+	JournalQuota int64
 	// Checks proves that the plan can work here and now; package preflight has it.
 	Checks func(ctx context.Context) ([]migrate.Check, error)
 	Audit  func(event string, fields map[string]any) error
@@ -96,11 +98,22 @@ func (t *Tree) Preflight(ctx context.Context) ([]migrate.Check, error) {
 	return t.o.Checks(ctx)
 }
 
+// What the journal may take of the state directory before it keeps coarse marks only: some
+// in any case, and twice what an object was measured to need.
+const (
+	journalQuota     = 256 << 20
+	journalPerObject = 400
+)
+
 func (t *Tree) openStore() error {
 	if t.store != nil {
 		return nil
 	}
-	s, err := OpenStore(filepath.Join(t.o.State, "journal"), StoreOptions{})
+	quota := t.o.JournalQuota
+	if quota == 0 {
+		quota = journalQuota + 2*journalPerObject*t.o.Plan.Observed.Objects
+	}
+	s, err := OpenStore(filepath.Join(t.o.State, "journal"), StoreOptions{QuotaBytes: quota})
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -40,8 +41,10 @@ func wireEngine(_ context.Context, r engineRequest) (host.Engine, error) {
 
 // openTree makes the subject of a migration.
 func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint string)) (*shadow.Tree, error) {
+	// Set by tests only: what a small journal leads to.
+	quota, _ := strconv.ParseInt(os.Getenv("FSMIGRATE_JOURNAL_QUOTA"), 10, 64)
 	return shadow.NewTree(shadow.TreeOptions{
-		Plan: plan, State: dir.Path(),
+		Plan: plan, State: dir.Path(), JournalQuota: quota,
 		Audit: func(event string, fields map[string]any) error { return dir.Audit(context.Background(), event, fields) },
 		Warn:  warn,
 		Lock:  dir.SettleLock,
