@@ -66,6 +66,9 @@ func decodeRanges(raw []byte) []copier.RangeDigest {
 // extents that files share. Neither is needed for equality, so a target that cannot
 // is no failure.
 func (p *pair) extras(ctx context.Context, r *reader, dst int) error {
+	if err := p.share(ctx, r, dst); err != nil {
+		return err
+	}
 	if r.attr.Blocks*512 <= r.attr.Size+4096 {
 		return nil
 	}

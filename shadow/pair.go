@@ -40,6 +40,7 @@ type pair struct {
 	extents       copier.ExtentIndex
 	locks         [256]sync.Mutex // by node: two names of one new inode must become one object
 	names         dirtyNames
+	shared        extentIndex
 	dirsMu        sync.Mutex
 	dirs          map[Node]dirState // directories of `from` whose attributes this pass must dress again
 	racyMu        sync.Mutex
@@ -95,6 +96,7 @@ func newPair(o pairOptions) (*pair, error) {
 		bootID: o.BootID, workers: o.Workers, setup: o.Setup, prints: NewPrints(),
 		dirs: map[Node]dirState{}, racy: map[Node]time.Time{}, limboFD: -1,
 	}
+	p.shared.p = p
 	j, err := o.Store.Journal(o.Space)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
