@@ -104,7 +104,7 @@ func (d *dirTask) placeNew(ctx context.Context, w *worker, e *entry) error {
 	l := p.lock(n)
 	l.Lock()
 	defer l.Unlock()
-	rec, known, err := p.nodes.Get(n)
+	rec, known, err := p.get(n)
 	if err != nil {
 		return err
 	}

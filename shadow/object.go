@@ -97,7 +97,7 @@ func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 	}
 	p.fresh.add(n)
 	if w != nil && r.attr.Nlink == 1 && rec.Type != unix.S_IFDIR>>12 {
-		return w.recs.Put(n, rec)
+		return w.put(p, n, rec)
 	}
 	return p.nodes.Put(n, rec)
 }
@@ -365,6 +365,11 @@ func (p *pair) remake(n Node) error {
 
 // drop forgets that n has a counterpart.
 func (p *pair) drop(n Node) error {
+	if _, fresh := p.pending.get(n); fresh {
+		p.journal.Mark(n, Object|Firm) // a record in a batch outlives this; the next pass drops it
+		p.allDirs.Store(true)
+		return nil
+	}
 	rec, known, err := p.nodes.Get(n)
 	if err != nil || !known {
 		return err

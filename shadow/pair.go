@@ -41,6 +41,7 @@ type pair struct {
 	locks         [256]sync.Mutex // by node: two names of one new inode must become one object
 	names         dirtyNames
 	shared        extentIndex
+	pending       pending
 	dirsMu        sync.Mutex
 	dirs          map[Node]dirState // directories of `from` whose attributes this pass must dress again
 	racyMu        sync.Mutex

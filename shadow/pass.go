@@ -98,10 +98,13 @@ func (p *pair) work(ctx context.Context, units []Unit) error {
 }
 
 func (p *pair) run(ctx context.Context, tasks []task) error {
-	return runTasks(ctx, p.workers, p.nodes, p.setup, tasks)
+	return runTasks(ctx, p.workers, p, tasks)
 }
 
 func (p *pair) process(ctx context.Context, w *worker, u Unit) error {
+	if _, fresh := p.pending.get(u.Node); fresh {
+		return nil // copied in this pass; what changed since is for the next one
+	}
 	rec, known, err := p.nodes.Get(u.Node)
 	if err != nil {
 		return err

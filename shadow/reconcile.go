@@ -186,7 +186,7 @@ func (d *dirTask) place(ctx context.Context, w *worker, name string, typ uint8) 
 	l := p.lock(n)
 	l.Lock()
 	defer l.Unlock()
-	rec, known, err := p.nodes.Get(n)
+	rec, known, err := p.get(n)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type worker struct {
 	q    *workQueue
 	bufs *copier.Buffers
 	recs *Batch
+	pend []Node // in recs
 }
 
 func (w *worker) push(t task) { w.q.push(t) }
@@ -71,7 +72,7 @@ func (q *workQueue) fail(err error) {
 
 // runTasks runs first and all that they push on n workers and returns the
 // first error. When it returns, every worker has ended and flushed its batch.
-func runTasks(ctx context.Context, n int, nodes *NodeMap, setup func(), first []task) error {
+func runTasks(ctx context.Context, n int, p *pair, first []task) error {
 	q := &workQueue{tasks: first}
 	q.cond = sync.NewCond(&q.mu)
 	var wg sync.WaitGroup
@@ -79,10 +80,10 @@ func runTasks(ctx context.Context, n int, nodes *NodeMap, setup func(), first []
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if setup != nil {
-				setup()
+			if p.setup != nil {
+				p.setup()
 			}
-			w := &worker{q: q, bufs: copier.NewBuffers(), recs: nodes.Batch()}
+			w := &worker{q: q, bufs: copier.NewBuffers(), recs: p.nodes.Batch()}
 			finished := false
 			for {
 				t := q.next(finished)
@@ -98,7 +99,7 @@ func runTasks(ctx context.Context, n int, nodes *NodeMap, setup func(), first []
 					q.fail(err)
 				}
 			}
-			if err := w.recs.Commit(); err != nil {
+			if err := w.commit(p); err != nil {
 				q.fail(err)
 			}
 		}()
