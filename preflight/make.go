@@ -47,6 +47,10 @@ func Make(ctx context.Context, r Request) (*migrate.Plan, error) {
 	if err != nil {
 		return nil, &migrate.Problem{Kind: migrate.IsRefused, What: r.Source + " is not a mount point", Why: err, Hint: "findmnt lists the mounted volumes"}
 	}
+	if dir == "/" {
+		return nil, &migrate.Problem{Kind: migrate.IsRefused, What: "/ is the root volume, which cannot be swapped while it is used",
+			Hint: "migrate it from a rescue system, where it is mounted elsewhere"}
+	}
 	p := migrate.Plan{Version: migrate.PlanVersion, ID: r.ID, Category: category5, Tracker: "watch",
 		Source: migrate.SourceSpec{Mount: dir},
 		Target: migrate.TargetSpec{Format: name, Options: opts, Wipe: r.Wipe}}
@@ -97,11 +101,7 @@ func Make(ctx context.Context, r Request) (*migrate.Plan, error) {
 
 // whole refuses, before anything is walked, what is no whole volume of its own.
 func (t *target) whole() error {
-	switch m := t.mount; {
-	case m.Point == "/":
-		return &migrate.Problem{Kind: migrate.IsRefused, What: "/ is the root volume, which cannot be swapped while it is used",
-			Hint: "migrate it from a rescue system, where it is mounted elsewhere"}
-	case m.Root != "/":
+	if m := t.mount; m.Root != "/" {
 		return &migrate.Problem{Kind: migrate.IsRefused,
 			What: fmt.Sprintf("%s shows only %s of its volume (a bind mount or subvolume)", m.Point, m.Root),
 			Hint: "name the mount point of the whole volume: findmnt -S " + m.Source}

@@ -17,8 +17,9 @@ func checkSpace(ctx context.Context, l *list, t *target, _ *Options) error {
 	t.census = c
 	have := t.spareBytes()
 	est, err := t.to.Estimate(c.stats, t.plan.Target.Options, have)
-	if err != nil {
-		return fmt.Errorf("estimate the space needed: %w", err)
+	if err != nil { // not even the empty file system fits
+		l.refuse("space", catHardware, fmt.Sprintf("%s: %v", bytes(have), err), "room for "+bytes(c.stats.Bytes), "use a larger spare")
+		return t.rates.finish(ctx, t)
 	}
 	t.estimate = est
 	if err := t.rates.finish(ctx, t); err != nil {

@@ -32,7 +32,7 @@ func checkState(_ context.Context, l *list, t *target, o *Options) error {
 	const name, need = "state-directory", "a local, persistent directory of root's, on neither volume"
 	below := strings.HasPrefix(o.State+"/", strings.TrimSuffix(t.mount.Point, "/")+"/")
 	kind := int64(st.Type)
-	switch err := usable(dir); {
+	switch {
 	case onVolume(o.State, t.mount.Dev):
 		l.refuse(name, catState, o.State+" is on the source", need, "use --state with a directory on another volume")
 	case below:
@@ -43,12 +43,15 @@ func checkState(_ context.Context, l *list, t *target, o *Options) error {
 		l.refuse(name, catState, o.State+" is in memory", need, "use --state with a directory on a disk: after a reboot it says who is the truth")
 	case remoteTypes[kind]:
 		l.refuse(name, catState, o.State+" is remote, or served by a process", need, "use --state with a directory on a local disk")
-	case err != nil:
-		l.refuse(name, catState, err.Error(), need, "mend that, or use --state with another directory")
-	case kind == unix.OVERLAYFS_SUPER_MAGIC:
-		l.warn(name, catState, o.State+" is on an overlay, as in a container", need, "make sure that it is there after a reboot, before the volume is mounted")
-	default:
-		l.ok(name, catState, o.State, need)
+	default: // only now: trying writes
+		switch err := usable(dir); {
+		case err != nil:
+			l.refuse(name, catState, err.Error(), need, "mend that, or use --state with another directory")
+		case kind == unix.OVERLAYFS_SUPER_MAGIC:
+			l.warn(name, catState, o.State+" is on an overlay, as in a container", need, "make sure that it is there after a reboot, before the volume is mounted")
+		default:
+			l.ok(name, catState, o.State, need)
+		}
 	}
 	want := int64(journalBase)
 	if t.census != nil {
