@@ -32,11 +32,22 @@ func statTree(dir string, o Options) (map[string]string, error) {
 			f[3], f[4] = "-", "-"
 		}
 		if o.Window > 0 {
-			f[6], _, _ = strings.Cut(f[6], ".")
+			f[6] = wholeSecond(f[6])
 		}
 		seen[f[7]] = fmt.Sprintf("mode %o owner %s:%s links %s size %s rdev %s mtime %s", mode, f[1], f[2], f[3], f[4], f[5], f[6])
 	}
 	return seen, nil
+}
+
+// wholeSecond rounds what stat prints for %.9Y down, as kernels do: before 1970 the
+// fraction is not just cut off.
+func wholeSecond(stamp string) string {
+	sec, frac, _ := strings.Cut(stamp, ".")
+	n, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil || !strings.HasPrefix(stamp, "-") || strings.Trim(frac, "0") == "" {
+		return sec
+	}
+	return strconv.FormatInt(n-1, 10)
 }
 
 func symlinks(dir string, _ Options) (map[string]string, error) {
@@ -103,7 +114,7 @@ func inodeFlags(dir string, _ Options) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := map[string]string{}
+	lines := map[string][]string{}
 	for _, line := range strings.Split(string(out), "\n") {
 		if strings.HasSuffix(line, "/.") || strings.HasSuffix(line, "/..") || strings.Contains(line, "./"+exclude) {
 			continue
@@ -119,7 +130,14 @@ func inodeFlags(dir string, _ Options) (map[string]string, error) {
 			}
 			return -1
 		}, f[1])
-		seen[f[2]] += fmt.Sprintf("project %s flags %q;", f[0], flags)
+		lines[f[2]] = append(lines[f[2]], fmt.Sprintf("project %s flags %q", f[0], flags))
+	}
+	// Several names that begin alike before their newline are in the order of the
+	// directory, which is the volume's own.
+	seen := map[string]string{}
+	for name, l := range lines {
+		sort.Strings(l)
+		seen[name] = strings.Join(l, ";")
 	}
 	return seen, nil
 }
