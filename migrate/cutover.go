@@ -230,7 +230,7 @@ func (a *attempt) fence(ctx context.Context) error {
 	if errors.As(err, &busy) {
 		return &Problem{
 			Kind: IsRefused, What: busy.What + " is still in use", Why: fmt.Errorf("%w: %s", err, holders(busy.Holders)),
-			Hint: "stop what is listed, then ask again",
+			Hint: "stop or unmount what is listed, then ask again",
 		}
 	}
 	if err != nil {
