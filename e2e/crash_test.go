@@ -41,8 +41,10 @@ func TestCrashAtEveryStep(t *testing.T) {
 				p := pairs[(i+len(when))%len(pairs)]
 				r := newRig(t, p, 512)
 				r.populate(seeded(t).Uint64(), 250, 500)
-				args := []string{"--deadline", "8s", "--health", "true", "--cutover", "auto"}
+				args := []string{"--pause-budget", "6s", "--deadline", "8s", "--health", "true"}
 				r.background([]string{"FSMIGRATE_CRASH_AT=" + at}, r.runArgs(args...)...)
+				r.waitPhase(toHold, "hold")
+				go func() { r.cmd("cutover", id) }() // its answer dies with the engine
 				if code := r.engine.code(t, toHold); code != -1 {
 					t.Fatalf("run: exit %d, but FSMIGRATE_CRASH_AT=%s was to kill it", code, at)
 				}
@@ -59,7 +61,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 					t.Fatalf("%s is in place after a crash %s, want %s", got, at, want)
 				}
 				r.background(nil, "resume", id)
-				r.waitPhase(toHold, "reverse")
+				r.cutOver()
 				r.moreChurn(100)
 				r.quiesced(func() { r.judge("resumed after a crash "+at, r.dir, 0) })
 				r.must([]string{"rollback", id}, 0, 6)
@@ -69,6 +71,24 @@ func TestCrashAtEveryStep(t *testing.T) {
 				r.released(p.spec, r.source, "")
 			})
 		}
+	}
+}
+
+// cutOver brings a migration into Reverse, wherever it stands: by the cutover that
+// was asked for before a crash, or by another.
+func (r *rig) cutOver() {
+	r.t.Helper()
+	last := ""
+	if !vol.Eventually(toHold, func() bool {
+		switch phase := r.waitPhase(toHold, "hold", "reverse", "cutover"); phase {
+		case "reverse":
+			return true
+		case "hold":
+			_, last = r.cmd("cutover", id) // refused for a moment, while what is dirty is copied
+		}
+		return false
+	}) {
+		r.t.Fatalf("no cutover: %s", last)
 	}
 }
 
@@ -103,8 +123,8 @@ func TestCrashOnTheWayBack(t *testing.T) {
 			p := pairs[0]
 			r := newRig(t, p, 512)
 			r.populate(seeded(t).Uint64(), 250, 500)
-			r.background(nil, r.runArgs("--deadline", "8s", "--cutover", "auto")...)
-			r.waitPhase(toHold, "reverse")
+			r.background(nil, r.runArgs("--pause-budget", "6s", "--deadline", "8s")...)
+			r.cutOver()
 			r.engine.kill()
 			r.background([]string{"FSMIGRATE_CRASH_AT=" + at}, "resume", id)
 			r.waitPhase(toHold, "reverse")

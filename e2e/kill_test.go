@@ -40,7 +40,7 @@ func TestKillAtRandomInstants(t *testing.T) {
 // killedOften drives one migration there and back with so many kills on the way.
 func (r *rig) killedOften(rng *rand.Rand, kills int) (done int) {
 	t := r.t
-	args := r.runArgs("--cutover", "auto", "--deadline", "10s")
+	args := r.runArgs("--pause-budget", "6s", "--deadline", "10s")
 	r.background(nil, args...)
 	back := false // rollback was asked for
 	for done < kills {
@@ -55,6 +55,10 @@ func (r *rig) killedOften(rng *rand.Rand, kills int) (done int) {
 		case <-time.After(wait):
 		}
 		phase := r.phase()
+		if phase == "hold" && rng.IntN(2) == 0 {
+			go func() { r.cmd("cutover", id) }() // it may die with the engine
+			<-time.After(time.Duration(rng.Int64N(int64(600 * time.Millisecond))))
+		}
 		if r.engine.ended() {
 			break
 		}
@@ -69,7 +73,7 @@ func (r *rig) killedOften(rng *rand.Rand, kills int) (done int) {
 			r.background(nil, "resume", id)
 		}
 		if !back && (done == kills/2 || r.phase() == "reverse") {
-			r.waitPhase(toHold, "reverse")
+			r.cutOver()
 			back = true
 			// It is killed with the engine, or says what came of it: either will do.
 			go func() { r.cmd("rollback", id) }()
@@ -120,7 +124,7 @@ func (r *rig) settled(back bool) {
 	t := r.t
 	t.Helper()
 	if !back {
-		r.waitPhase(toHold, "reverse")
+		r.cutOver()
 		r.moreChurn(100)
 		r.must([]string{"rollback", id}, 0, 6)
 	}
@@ -130,6 +134,8 @@ func (r *rig) settled(back bool) {
 		}
 		if r.engine.ended() {
 			r.background(nil, "resume", id)
+		} else if r.phase() == "reverse" {
+			r.cmd("rollback", id) // what was asked for died before it was recorded
 		}
 		return false
 	}) {
