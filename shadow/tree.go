@@ -146,24 +146,28 @@ func (t *Tree) Prepare(ctx context.Context, to migrate.Side) error {
 	}
 	dst, err := t.volume(ctx, migrate.Shadow, true)
 	if err != nil {
+		unix.Close(from.fd)
 		return err
 	}
 	p, err := t.newPair(from, dst, 'f')
 	if err != nil {
+		unix.Close(from.fd)
+		unix.Close(dst.fd)
 		return err
 	}
 	p.waived = func(class string) bool { _, ok := t.o.Plan.Waives(class); return ok }
 	// The tracker starts before anything is read, or what changes between the two is lost.
-	if err := t.watch(migrate.Source, from, p); err != nil {
-		p.close()
-		return err
+	err = t.watch(migrate.Source, from, p)
+	if err == nil {
+		err = t.recover(p)
 	}
-	if err := t.recover(p); err != nil {
-		p.close()
-		return err
+	if err == nil {
+		err = p.begin()
 	}
-	if err := p.begin(); err != nil {
-		p.close()
+	if err != nil {
+		// Descriptors that stay would keep the volumes from being released.
+		err = errors.Join(err, t.unwatch(migrate.Source))
+		p.shut()
 		return err
 	}
 	t.setPairs(p, t.back)
@@ -181,21 +185,13 @@ func (t *Tree) recover(p *pair) error {
 	if err := p.nodes.LoadPrints(p.prints); err != nil {
 		return fmt.Errorf("read node map: %w", err)
 	}
-	var verified, objects int64
-	err = p.nodes.Iterate(func(_ Node, r *Record) error {
-		objects++
-		if r.Flags&Verified != 0 {
-			verified++
-		}
-		return nil
-	})
+	objects, err := p.recount()
 	if err != nil {
-		return fmt.Errorf("read node map: %w", err)
+		return err
 	}
-	p.verified.Store(verified)
 	p.objects.Store(objects)
 	if objects > 0 {
-		p.fresh.over = verified < objects
+		p.journal.Mark(p.from.root, Attrs|Firm) // limbo may have come or gone: no scan finds that
 		p.journal.MarkAll("nobody watched since the last run")
 	}
 	return nil
@@ -404,7 +400,7 @@ func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 		return migrate.PassResult{}, err
 	}
 	p.scans = true
-	if err := t.rewatch(p); err != nil {
+	if err := errors.Join(t.rewatch(p), t.grow(p)); err != nil {
 		return migrate.PassResult{}, err
 	}
 	res, err := p.pass(ctx, passMode{verify: p.verifies, durable: p.verifies && p.fresh.len() > 0})
@@ -442,13 +438,20 @@ func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
 func (t *Tree) remount(ctx context.Context, p *pair) error {
 	p.close()
 	unix.Close(p.to.fd)
+	p.to.fd = -1 // the number may be another file's at once
 	tree, err := t.place.RemountOther(ctx, migrate.Shadow)
-	if err != nil {
-		return err
+	var v *volume
+	if err == nil {
+		v, err = t.describe(migrate.Shadow, tree)
 	}
-	v, err := t.describe(migrate.Shadow, tree)
 	if err != nil {
-		return err
+		// Without a remount there is no proof, but the next attempt finds a volume.
+		again, openErr := t.volume(context.WithoutCancel(ctx), migrate.Shadow, true)
+		if openErr == nil {
+			p.to = again
+			openErr = p.openLimbo()
+		}
+		return errors.Join(err, openErr)
 	}
 	p.to = v
 	return p.openLimbo()
