@@ -114,9 +114,7 @@ func (p *pair) dirtyBytes() (int64, error) {
 	units := p.journal.Peek(sampledUnits)
 	var sum int64
 	for _, u := range units {
-		if u.What&(Data|Object) == 0 {
-			continue
-		}
+		// A file that has only new attributes is read too, unless its stamp says that that is all.
 		rec, known, err := p.nodes.Get(u.Node)
 		if err != nil {
 			return 0, err

@@ -32,6 +32,9 @@ func (p *pair) content(ctx context.Context, w *worker, n Node, r *reader, dst in
 			return copier.CopyResult{}, err
 		}
 	}
+	if err := p.touch("write"); err != nil {
+		return copier.CopyResult{}, err
+	}
 	res, err := copier.CopyFd(ctx, r.fd, dst, r.attr.Size, o)
 	if err != nil {
 		return res, err

@@ -61,7 +61,8 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 		return err
 	}
 	if err := blockdev.Syncfs(dir); err != nil {
-		return fmt.Errorf("sync the %s: %w", truth, err)
+		// Told here and nowhere else: the next attempt would succeed (I6).
+		return fmt.Errorf("sync the %s: %w: %w", truth, errSourceSync, err)
 	}
 	if err := p.step("fence-superblock"); err != nil {
 		return err

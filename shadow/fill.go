@@ -16,21 +16,32 @@ import (
 // has the directory dressed.
 func (p *pair) fill(ctx context.Context, w *worker, n, to Node) error {
 	p.names.take(n) // names noted before now are covered by the listing below
+	err := p.fillAll(ctx, w, n, to)
+	if err != nil {
+		p.names.allOf(n)
+	}
+	if errors.Is(err, errUnread) {
+		return nil
+	}
+	return err
+}
+
+func (p *pair) fillAll(ctx context.Context, w *worker, n, to Node) error {
 	from, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
 	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
 	if err != nil {
-		return p.sourceFailed(n, "open", err)
+		return errors.Join(errUnread, p.sourceFailed(n, "open", err))
 	}
 	defer unix.Close(from)
 	state, err := p.statDir(from, n)
 	if err != nil {
-		return p.sourceFailed(n, "stat", err)
+		return errors.Join(errUnread, p.sourceFailed(n, "stat", err))
 	}
 	list, err := p.listing(from, w, n == p.from.root)
 	if err != nil {
-		return p.sourceFailed(n, "list", err)
+		return errors.Join(errUnread, p.sourceFailed(n, "list", err))
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].ino < list[j].ino })
 	left := new(atomic.Int64)
@@ -44,6 +55,7 @@ func (p *pair) fill(ctx context.Context, w *worker, n, to Node) error {
 		list = list[len(part):]
 		run := func(ctx context.Context, w *worker) error {
 			if err := p.fillChunk(ctx, w, n, to, part); err != nil {
+				p.names.allOf(n)
 				return err
 			}
 			if left.Add(-1) == 0 {

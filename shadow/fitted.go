@@ -155,6 +155,9 @@ func (p *pair) dress(w *worker, fd int, want *copier.Attr) error {
 	if w != nil {
 		b = w.bufs
 	}
+	if err := p.touch("dress"); err != nil {
+		return err
+	}
 	err := copier.Dress(fd, *want, p.dressOptions(b))
 	var t *copier.TargetError
 	if err == nil || errors.As(err, &t) {

@@ -64,6 +64,9 @@ func (p *pair) toLimbo(dir int, name string, to Node) error {
 	if err != nil {
 		return err
 	}
+	if err := p.touch("limbo"); err != nil {
+		return err
+	}
 	err = unix.Renameat2(dir, name, limbo, limboName(to), unix.RENAME_NOREPLACE)
 	switch {
 	case err == nil:
@@ -79,7 +82,7 @@ func (p *pair) toLimbo(dir int, name string, to Node) error {
 	if err != nil || !ok {
 		return err
 	}
-	p.journal.Mark(from, Attrs) // its link count changed
+	p.journal.Mark(from, Attrs|Firm) // its link count changed, and it was undressed
 	return nil
 }
 
@@ -222,6 +225,9 @@ func (p *pair) purge(ctx context.Context, dir int, name string) error {
 	if err != nil {
 		return &copier.TargetError{Op: "identify " + name, Off: -1, Err: err}
 	}
+	if err := p.touch("rmdir"); err != nil {
+		return err
+	}
 	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &copier.TargetError{Op: "remove " + name, Off: -1, Err: err}
 	}
@@ -287,6 +293,9 @@ func (p *pair) purgeFile(dir int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &copier.TargetError{Op: "stat " + name, Off: -1, Err: err}
+	}
+	if err := p.touch("unlink"); err != nil {
+		return err
 	}
 	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &copier.TargetError{Op: "remove " + name, Off: -1, Err: err}

@@ -55,14 +55,18 @@ func (p *pair) read(w *worker, fd int) (reader, error) {
 	if !sparse && !p.young(r.attr.Ctime.Sec, uint32(r.attr.Ctime.Nsec)) {
 		return r, nil
 	}
+	// The stamp is judged by the moment before the sync: a page that was written early in
+	// it may be dirty again at its end, and the next store into it moves no ctime.
+	r.at = time.Now()
 	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EROFS) {
-		// We were told in the application's place (I6).
-		p.fails.add(migrate.Blocker{Class: "source-sync-error", Object: fdPath(fd),
-			Why:  "its data could not be written to the source device: " + err.Error(),
-			Hint: "the application's own fsync may succeed now although data is lost: check the kernel log, and the file"})
+		if err := p.lostData(fdPath(fd), "its data could not be written to the source device: "+err.Error()); err != nil {
+			return r, err
+		}
+	}
+	if err := p.touch("source-synced"); err != nil {
+		return r, err
 	}
 	r.synced = true
-	r.at = time.Now()
 	r.attr, err = copier.ReadAttr(fd, w.bufs)
 	return r, err
 }
@@ -120,6 +124,9 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
 	if !ok {
 		return nil
+	}
+	if err := p.touch("create"); err != nil {
+		return err
 	}
 	dst, err := p.makeFile(d, name)
 	if err != nil {
@@ -179,6 +186,9 @@ func (p *pair) displace(d *dirTask, name string) error {
 func (p *pair) createDir(w *worker, d *dirTask, n Node, name string) error {
 	if _, ok := p.fitted(n, fdName{d.from, name}, nil); !ok {
 		return nil
+	}
+	if err := p.touch("mkdir"); err != nil {
+		return err
 	}
 	err := unix.Mkdirat(d.to, name, 0o700)
 	if errors.Is(err, unix.EEXIST) {
@@ -242,6 +252,9 @@ func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
 			return unix.Symlinkat(target, d.to, name)
 		}
 		return unix.Mknodat(d.to, name, r.attr.Mode&unix.S_IFMT|0o600, int(r.attr.Rdev))
+	}
+	if err := p.touch("make"); err != nil {
+		return err
 	}
 	err = make()
 	if errors.Is(err, unix.EEXIST) {
@@ -312,7 +325,10 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 		return err
 	}
 	defer unix.Close(dst)
-	if isFile && (what&(Data|Object) != 0 || r.attr.Size != rec.Size) {
+	// An event about attributes moves the ctime as a store through a mapping does, which makes
+	// no event: only an unchanged fingerprint says that the content is what was copied.
+	same := rec.Print != 0 && p.printOf(n, &r.attr) == rec.Print
+	if isFile && (what&(Data|Object) != 0 || !same) {
 		res, err := p.content(ctx, w, n, &r, dst, &rec, what&Object != 0)
 		if err == nil {
 			err = p.extras(ctx, &r, dst)
@@ -375,6 +391,7 @@ func (p *pair) drop(n Node) error {
 		return err
 	}
 	p.unverify(&rec)
+	p.settled(n)
 	p.prints.Delete(n.Ino)
 	return p.nodes.Delete(n)
 }
@@ -386,6 +403,9 @@ func (p *pair) undress(fd int) error {
 	a, err := copier.ReadAttr(fd, b)
 	if err != nil {
 		return &copier.TargetError{Op: "read attributes", Off: -1, Err: err}
+	}
+	if err := p.touch("undress"); err != nil {
+		return err
 	}
 	if err := copier.Undress(fd, a); err != nil {
 		return &copier.TargetError{Op: "undress", Off: -1, Err: err}

@@ -25,6 +25,7 @@ type pair struct {
 	nodes    *NodeMap
 	journal  *Journal
 	prints   *Prints
+	space    byte
 	throttle *copier.Throttle
 	bootID   string
 	workers  int
@@ -55,13 +56,16 @@ type pair struct {
 	fenced        bool     // nobody changes `from`: racy stamps do not matter
 	verified      atomic.Int64
 	heard         atomic.Int64 // unix nanoseconds of the last event
+	interrupted   atomic.Bool  // a pass ended early: scan before the next
 	allDirs       atomic.Bool  // compare all directories at the next pass
 	differMu      sync.Mutex
-	differ        map[Node]int // how often an object was found different
-	back          bool         // this is the way back
+	differ        map[Node]difference // how often an object was found different
+	back          bool                // this is the way back
 	skipLostFound atomic.Bool
 	waived        func(class string) bool
 	onLoss        func(path string, l formats.Loss)
+
+	step func(op string) error // tests: called before each change of `to`, which it may fail, and when a file was synced
 
 	objects, bytes atomic.Int64 // copied since the start of this process
 	counts         counters
@@ -102,9 +106,12 @@ func newPair(o pairOptions) (*pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	p.journal = j
+	p.journal, p.space = j, o.Space
 	p.limboDir = o.Limbo
 	p.epoch.Store(j.DurableEpoch() + 1)
+	if err := p.recallLost(); err != nil {
+		return nil, err
+	}
 	if p.to == nil {
 		return p, nil // the way back, before its target may be written
 	}
@@ -125,10 +132,19 @@ func (p *pair) close() {
 func (p *pair) shut() {
 	p.close()
 	for _, v := range []*volume{p.from, p.to} {
-		if v != nil {
+		if v != nil && v.fd >= 0 {
 			unix.Close(v.fd)
+			v.fd = -1
 		}
 	}
+}
+
+// touch is called before each change of `to`.
+func (p *pair) touch(op string) error {
+	if p.step == nil {
+		return nil
+	}
+	return p.step(op)
 }
 
 // lock serialises all that is done to one node of `from`.

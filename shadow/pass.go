@@ -1,8 +1,11 @@
 package shadow
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +39,7 @@ func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, err
 	units := p.journal.Take(passUnits)
 	var res migrate.PassResult
 	res.Units = int64(len(units))
-	if len(units) > 0 {
+	if len(units) > 0 || p.undressed() > 0 {
 		if err := p.work(ctx, units); err != nil {
 			return res, err
 		}
@@ -92,6 +95,7 @@ func (p *pair) work(ctx context.Context, units []Unit) error {
 		})
 	}
 	if err := p.run(ctx, tasks); err != nil {
+		p.interrupted.Store(true) // new directories that wait to be filled are in no journal
 		return err
 	}
 	return p.dressDirs(ctx)
@@ -201,6 +205,13 @@ func (p *pair) dressDirs(ctx context.Context) error {
 		p.dirsMu.Unlock()
 	}
 	return err
+}
+
+// undressed is how many directories wait to be dressed: those of a pass that was interrupted.
+func (p *pair) undressed() int {
+	p.dirsMu.Lock()
+	defer p.dirsMu.Unlock()
+	return len(p.dirs)
 }
 
 func (p *pair) dressDir(w *worker, n Node, s dirState) error {
@@ -313,11 +324,18 @@ func (p *pair) checkpointsDuring(ctx context.Context) (stop func() error) {
 // checkpoint makes what was cleaned so far durable, in I3's order: what was read
 // was read before; now `from` is synced, so that it has no future that the other side
 // knows and it could lose; then `to`; then the journal says so.
-func (p *pair) checkpoint(ctx context.Context) error {
+func (p *pair) checkpoint(ctx context.Context) (err error) {
 	p.doneMu.Lock()
 	done := p.done
 	p.done = nil
 	p.doneMu.Unlock()
+	defer func() {
+		if err != nil { // what is clean in memory stays to be made durable
+			p.doneMu.Lock()
+			p.done = append(p.done, done...)
+			p.doneMu.Unlock()
+		}
+	}()
 	// A record takes its epoch after its object was written, so every record of
 	// this epoch or an older one is covered by the syncs that follow.
 	epoch := p.epoch.Add(1) - 1
@@ -342,7 +360,31 @@ func (p *pair) disclaim() error {
 		return err
 	}
 	p.prints.Clear()
-	return p.nodes.LoadPrints(p.prints)
+	if err := p.nodes.LoadPrints(p.prints); err != nil {
+		return err
+	}
+	_, err := p.recount()
+	return err
+}
+
+// recount takes the number of verified objects from the node map, after records lost the claim.
+func (p *pair) recount() (objects int64, err error) {
+	var verified int64
+	err = p.nodes.Iterate(func(_ Node, r *Record) error {
+		objects++
+		if r.Flags&Verified != 0 {
+			verified++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read node map: %w", err)
+	}
+	p.verified.Store(verified)
+	if verified < objects {
+		p.fresh.unknown()
+	}
+	return objects, nil
 }
 
 // syncFrom syncs the truth. A failure is not ours but the application's, whose
@@ -355,11 +397,55 @@ func (p *pair) syncFrom() error {
 	if err == nil {
 		return nil
 	}
+	return p.lostSync(err)
+}
+
+// lostSync records that a sync of the truth failed.
+func (p *pair) lostSync(err error) error {
 	p.syncFailed.Store(true)
-	p.fails.add(migrate.Blocker{Class: "source-sync-error", Object: p.from.device,
-		Why:  "writing its data back failed: " + err.Error(),
+	return errors.Join(errSourceSync, p.lostData(p.from.device, "writing its data back failed: "+err.Error()))
+}
+
+// lostData records, durably, that we were told of a failed write in the application's place:
+// another process would hear of nothing any more, and cut over (I6).
+func (p *pair) lostData(object, why string) error {
+	p.fails.add(migrate.Blocker{Class: syncError, Object: object, Why: why,
 		Hint: "an application's write may be lost although its fsync succeeds now: check the kernel log, and the application's data"})
-	return errSourceSync
+	key := p.lostKey()
+	old, _, err := p.store.Meta(key)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal([2]string{object, why})
+	if err != nil || len(old) > maxLost || bytes.Contains(old, line) {
+		return err
+	}
+	return p.store.SetMeta(key, append(append(old, line...), '\n'), true)
+}
+
+const (
+	syncError = "source-sync-error"
+	maxLost   = 64 << 10 // bytes of names that are kept: one is enough to block
+)
+
+func (p *pair) lostKey() string { return "sync-failed-" + string(p.space) }
+
+// recallLost brings back what lostData recorded in an earlier process.
+func (p *pair) recallLost() error {
+	b, _, err := p.store.Meta(p.lostKey())
+	if err != nil {
+		return err
+	}
+	for line := range bytes.Lines(b) {
+		var l [2]string
+		if err := json.Unmarshal(line, &l); err != nil {
+			return fmt.Errorf("read what could not be synced: %w", err)
+		}
+		if err := p.lostData(l[0], l[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errSourceSync says that nothing of the truth can be claimed to be durable any more.

@@ -109,11 +109,13 @@ func (p *pair) rescanIfNeeded(ctx context.Context) error {
 		}
 	}
 	needed, _ := p.journal.NeedRescan()
-	if !needed && !p.scanDue() {
+	cut := p.interrupted.Swap(false)
+	if !needed && !cut && !p.scanDue() {
 		return nil
 	}
 	token := p.journal.RescanBegin()
 	if _, err := p.rescan(ctx); err != nil {
+		p.interrupted.Store(cut)
 		return err
 	}
 	p.journal.RescanDone(token)
@@ -231,9 +233,9 @@ func (p *pair) dropStale(ctx context.Context) error {
 }
 
 func (p *pair) drainJournal(ctx context.Context) error {
-	for round := 0; p.journal.Len() > 0; round++ {
+	for round := 0; p.journal.Len() > 0 || p.undressed() > 0; round++ {
 		units := p.journal.Take(passUnits)
-		if round == maxDrains {
+		if round >= maxDrains && len(units) > 0 {
 			return fmt.Errorf("%d units are still dirty after %d rounds behind the fence, among them %s (%v)",
 				len(units), round, p.from.nodePath(units[0].Node), units[0].What)
 		}

@@ -45,11 +45,17 @@ func (p *pair) listing(fd int, w *worker, root bool) ([]entry, error) {
 func (p *pair) reconcile(ctx context.Context, w *worker, n Node) error {
 	names, some := p.names.take(n)
 	err := p.reconcileNames(ctx, w, n, names, some)
-	if err != nil && some {
-		p.names.allOf(n)
+	if err != nil {
+		p.names.allOf(n) // also after a whole comparison: what it did not come to is in no list
+	}
+	if errors.Is(err, errUnread) {
+		return nil
 	}
 	return err
 }
+
+// errUnread says that a directory of `from` could not be read, and that this was recorded.
+var errUnread = errors.New("directory cannot be read")
 
 func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[string]struct{}, some bool) error {
 	rec, known, err := p.nodes.Get(n)
@@ -61,7 +67,7 @@ func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[
 		return nil // its parent's reconciliation takes its name away
 	}
 	if err != nil {
-		return p.sourceFailed(n, "open", err)
+		return errors.Join(errUnread, p.sourceFailed(n, "open", err))
 	}
 	defer unix.Close(from)
 	to, err := p.to.open(rec.To, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -74,7 +80,7 @@ func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[
 	defer unix.Close(to)
 	state, err := p.statDir(from, n)
 	if err != nil {
-		return p.sourceFailed(n, "stat", err)
+		return errors.Join(errUnread, p.sourceFailed(n, "stat", err))
 	}
 	if err := p.undress(to); err != nil {
 		return err
@@ -109,7 +115,7 @@ func (d *dirTask) whole(ctx context.Context, w *worker) error {
 	}
 	want, err := d.p.listing(d.from, w, d.root)
 	if err != nil {
-		return d.p.sourceFailed(d.node, "list", err)
+		return errors.Join(errUnread, d.p.sourceFailed(d.node, "list", err))
 	}
 	i := 0
 	for _, h := range have {
@@ -233,7 +239,10 @@ func (d *dirTask) fetch(n Node, rec *Record, name string) error {
 	if err := p.undress(fd); err != nil {
 		return err
 	}
-	p.journal.Mark(n, Attrs)
+	p.journal.Mark(n, Attrs|Firm) // no scan of `from` would find what we undressed
+	if err := p.touch("link"); err != nil {
+		return err
+	}
 	limbo, err := p.limboAt(false)
 	if err != nil {
 		return err
@@ -270,6 +279,9 @@ func (d *dirTask) fetchDir(n Node, rec *Record, fd int, name string) error {
 	}
 	defer unix.Close(parent)
 	if err := p.undressParent(parent); err != nil {
+		return err
+	}
+	if err := p.touch("rename"); err != nil {
 		return err
 	}
 	err = unix.Renameat2(parent, old, d.to, name, unix.RENAME_NOREPLACE)

@@ -27,7 +27,11 @@ func (t *Tree) Fence(ctx context.Context, to migrate.Side) error {
 	if p.back != (to == migrate.Source) {
 		return fmt.Errorf("fence: the way to the %s is not prepared", to)
 	}
-	return t.place.Fence(ctx, to.Other())
+	err = t.place.Fence(ctx, to.Other())
+	if errors.Is(err, errSourceSync) {
+		return t.told(p.lostSync(err))
+	}
+	return err
 }
 
 // FencedAt is migrate.Fencer's.
@@ -235,6 +239,7 @@ func (p *pair) buildFrom(ctx context.Context, there *NodeMap, swap time.Time) er
 	b := p.nodes.Batch()
 	defer b.Close()
 	epoch := p.epoch.Load()
+	p.verified.Store(0) // an attempt that failed may have counted some
 	err := there.Iterate(func(n Node, r *Record) error {
 		rec := Record{To: n, Type: r.Type, Flags: r.Flags &^ Racy, Epoch: epoch, Print: p.prints.Get(r.To.Ino),
 			Size: r.Size, Digest: r.Digest}

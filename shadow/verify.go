@@ -40,6 +40,13 @@ func (f *freshSet) add(n Node) {
 	}
 }
 
+// unknown says that only the node map knows what was not verified.
+func (f *freshSet) unknown() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes, f.over = nil, true
+}
+
 func (f *freshSet) len() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,6 +187,7 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 		return err
 	}
 	if p.journal.Dirty(n) != 0 {
+		p.fresh.add(n) // its mark may end without a copy: with all others, or by a scan
 		return nil
 	}
 	flags := unix.O_PATH | unix.O_NOFOLLOW
@@ -188,6 +196,7 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 	}
 	src, err := p.from.open(n, flags)
 	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+		p.settled(n)
 		return nil
 	}
 	if err != nil {
@@ -197,6 +206,11 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 	attr, err := copier.ReadAttr(src, w.bufs)
 	if err != nil {
 		return p.sourceFailed(n, "read attributes of", err)
+	}
+	if attr.Nlink == 0 {
+		// Unlinked and still open: no name leads to it, and the fence waits until nobody
+		// has it. If it gets a name again its ctime changes, and it is copied.
+		return p.verifiedAs(n, &rec)
 	}
 	if rec.Print != 0 && p.printOf(n, &attr) != rec.Print {
 		p.markChanged(n, &rec)
@@ -211,10 +225,7 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 		return err
 	}
 	if what == "" {
-		rec.Flags |= Verified
-		p.verified.Add(1)
-		p.settled(n, src)
-		return p.nodes.Put(n, &rec)
+		return p.verifiedAs(n, &rec)
 	}
 	if strings.HasPrefix(what, "links: ") && p.journal.Len() > 0 {
 		p.journal.Mark(n, Attrs|Firm) // a directory that names it is dirty
@@ -248,10 +259,11 @@ func (p *pair) differs(n Node, path, what string) {
 	p.journal.Mark(n, Object|Firm)
 	p.differMu.Lock()
 	if p.differ == nil {
-		p.differ = map[Node]int{}
+		p.differ = map[Node]difference{}
 	}
-	p.differ[n]++
-	times := p.differ[n]
+	d := difference{p.differ[n].times + 1, path}
+	times := d.times
+	p.differ[n] = d
 	p.differMu.Unlock()
 	if times > maxRecopies {
 		p.fails.add(migrate.Blocker{Class: "different", Object: path,
@@ -260,14 +272,28 @@ func (p *pair) differs(n Node, path, what string) {
 	}
 }
 
-// settled takes an object off the list of those that differ.
-func (p *pair) settled(n Node, fd int) {
+// difference is how often an object was found different, and where it was then.
+type difference struct {
+	times int
+	path  string
+}
+
+// verifiedAs remembers that n was found equal.
+func (p *pair) verifiedAs(n Node, rec *Record) error {
+	rec.Flags |= Verified
+	p.verified.Add(1)
+	p.settled(n)
+	return p.nodes.Put(n, rec)
+}
+
+// settled takes an object off the list of those that differ: it is equal, or gone.
+func (p *pair) settled(n Node) {
 	p.differMu.Lock()
-	_, was := p.differ[n]
+	d, was := p.differ[n]
 	delete(p.differ, n)
 	p.differMu.Unlock()
 	if was {
-		p.fails.clear("different", fdPath(fd))
+		p.fails.clear("different", d.path)
 	}
 }
 
@@ -294,9 +320,6 @@ func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Re
 	have, err := copier.ReadAttr(dst, w.bufs)
 	if err != nil {
 		return "", &copier.TargetError{Op: "read attributes", Off: -1, Err: err}
-	}
-	if want.Nlink == 0 {
-		want.Nlink = have.Nlink // unlinked and still open: limbo has its only name
 	}
 	if ds := p.equalAttr(want, &have); len(ds) > 0 {
 		return ds[0].String(), nil
