@@ -87,6 +87,10 @@ func (p *pair) printOf(n Node, a *copier.Attr) Print {
 func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 	rec.Epoch = p.epoch.Load()
 	rec.Type = uint8(r.attr.Mode & unix.S_IFMT >> 12)
+	p.left.remove(n)
+	if !p.fails.empty() {
+		p.fails.clearNode(n, func(class string) bool { return class == unreadable })
+	}
 	rec.Size = r.attr.Size
 	rec.Print = p.print(n, r)
 	p.unverify(rec)
@@ -119,16 +123,17 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 	}
 	r, err := p.read(w, src)
 	if err != nil {
+		p.unread(d, n, name)
 		return p.sourceFailed(n, "read attributes of", err)
 	}
 	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
 	if !ok {
-		return nil
+		return p.unfit(d, n, name)
 	}
 	if err := p.touch("create"); err != nil {
 		return err
 	}
-	dst, err := p.makeFile(d, name)
+	dst, err := p.makeFile(d, name, want.Mode&0o777)
 	if err != nil {
 		return err
 	}
@@ -143,7 +148,11 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 		err = p.extras(ctx, &r, dst)
 	}
 	if err != nil {
-		return p.contentFailed(n, src, err)
+		if err := p.contentFailed(n, src, err); err != nil {
+			return err
+		}
+		p.unread(d, n, name)
+		return p.discardPart(d, name)
 	}
 	if err := p.dress(w, dst, &want); err != nil {
 		return err
@@ -157,15 +166,17 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 	return p.record(w, n, &rec, &r)
 }
 
-// makeFile creates an empty file. A leftover of a crash in its place goes to limbo.
-func (p *pair) makeFile(d *dirTask, name string) (int, error) {
+// makeFile creates an empty file. A leftover of a crash in its place goes to limbo. The
+// mode is the final one where the umask leaves it, which saves dressing a transaction;
+// nobody else can reach the file through a private mount.
+func (p *pair) makeFile(d *dirTask, name string, mode uint32) (int, error) {
 	const flags = unix.O_CREAT | unix.O_EXCL | unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	dst, err := unix.Openat(d.to, name, flags, 0o600)
+	dst, err := unix.Openat(d.to, name, flags, mode)
 	if errors.Is(err, unix.EEXIST) {
 		if err := p.displace(d, name); err != nil {
 			return -1, err
 		}
-		dst, err = unix.Openat(d.to, name, flags, 0o600)
+		dst, err = unix.Openat(d.to, name, flags, mode)
 	}
 	if err != nil {
 		return -1, &copier.TargetError{Op: "create " + name, Off: -1, Err: err}
@@ -245,7 +256,7 @@ func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
 	}
 	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
 	if !ok {
-		return nil
+		return p.unfit(d, n, name)
 	}
 	make := func() error {
 		if r.attr.Mode&unix.S_IFMT == unix.S_IFLNK {
@@ -315,7 +326,7 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 	}
 	want, ok := p.fitted(n, fdName{fd: src}, &r.attr)
 	if !ok {
-		return nil
+		return p.outdated(n, &rec, p.onLoss == nil && !p.fails.has(n))
 	}
 	dst, err := p.openTarget(rec.To, isFile)
 	if vanished(err) {
@@ -334,16 +345,16 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 			err = p.extras(ctx, &r, dst)
 		}
 		if err != nil {
-			return p.contentFailed(n, src, err)
+			if err := p.contentFailed(n, src, err); err != nil {
+				return err
+			}
+			return p.outdated(n, &rec, p.waived != nil && p.waived(unreadable))
 		}
 		rec.Digest = res.Digest
 		p.copied(0, res.Read)
 	}
 	if err := p.dress(w, dst, &want); err != nil {
 		return err
-	}
-	if !p.fails.empty() {
-		p.fails.clear("source-unreadable", fdPath(src))
 	}
 	return p.record(nil, n, &rec, &r)
 }
@@ -458,7 +469,7 @@ func (p *pair) sourceFailed(n Node, op string, err error) error {
 }
 
 func (p *pair) sourceFailedAt(n Node, path, op string, err error) error {
-	p.fails.add(migrate.Blocker{Class: "source-unreadable", Object: path, Why: op + ": " + err.Error(),
+	p.fails.addNode(n, migrate.Blocker{Class: unreadable, Object: path, Why: op + ": " + err.Error(),
 		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind"})
 	p.racyMu.Lock()
 	p.racy[n] = time.Now().Add(retrySource)
