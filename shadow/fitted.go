@@ -30,11 +30,14 @@ func (f fdName) path() string {
 // limits. Each loss that the plan does not waive becomes a blocker (I5); ok is false when the
 // object cannot exist there at all. With a nil attr only the name is judged.
 func (p *pair) fitted(n Node, at fdName, attr *copier.Attr) (want copier.Attr, ok bool) {
+	if !p.fails.empty() {
+		p.fails.clearNode(n, func(class string) bool { return class != unreadable && class != "different" })
+	}
 	if attr == nil {
 		if len(at.name) <= p.to.limits.NameBytes {
 			return want, true
 		}
-		p.lose(at, formats.Loss{Class: formats.LossName, Why: "the name is too long"})
+		p.lose(n, at, formats.Loss{Class: formats.LossName, Why: "the name is too long"})
 		return want, false
 	}
 	want, ok = *attr, true
@@ -58,7 +61,7 @@ func (p *pair) fitted(n Node, at fdName, attr *copier.Attr) (want copier.Attr, o
 			ok = false
 		}
 		if l.Class != formats.LossPrecision {
-			p.lose(at, l)
+			p.lose(n, at, l)
 		}
 	}
 	return want, ok
@@ -128,7 +131,7 @@ func cutXattrs(want *copier.Attr, lim *formats.Limits) {
 }
 
 // lose records one loss: a blocker unless it is waived; on the way back the end of it.
-func (p *pair) lose(at fdName, l formats.Loss) {
+func (p *pair) lose(n Node, at fdName, l formats.Loss) {
 	path := at.path()
 	if p.onLoss != nil {
 		p.onLoss(path, l)
@@ -137,7 +140,7 @@ func (p *pair) lose(at fdName, l formats.Loss) {
 	if p.waived != nil && p.waived(l.Class) {
 		return
 	}
-	p.fails.add(migrate.Blocker{Class: l.Class, Object: path, Why: l.Why,
+	p.fails.addNode(n, migrate.Blocker{Class: l.Class, Object: path, Why: l.Why,
 		Hint: "change it on the source, or waive the class " + l.Class})
 }
 

@@ -48,6 +48,7 @@ type pair struct {
 	racyMu        sync.Mutex
 	racy          map[Node]time.Time // copied within their stamp's granularity: read again after this moment
 	fails         failures
+	left          leftBehind
 	done          []Unit // cleaned in memory, not yet durably
 	doneMu        sync.Mutex
 	fresh         freshSet // objects copied since they were last verified

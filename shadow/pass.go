@@ -61,6 +61,7 @@ func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, err
 		}
 		res.Differs = proof.Different
 	}
+	p.pruneGone()
 	if p.journal.Len() == 0 && p.racyLen() == 0 {
 		p.counts.mu.Lock()
 		p.counts.consistent = began
@@ -116,6 +117,7 @@ func (p *pair) process(ctx context.Context, w *worker, u Unit) error {
 	switch {
 	case !known:
 		// New: its directory is marked too, and its comparison copies it.
+		p.retry(u.Node)
 	case rec.Type == unix.S_IFDIR>>12:
 		if u.What&(Firm|Object) != 0 {
 			p.names.allOf(u.Node)

@@ -283,6 +283,9 @@ func (p *pair) verifiedAs(n Node, rec *Record) error {
 	rec.Flags |= Verified
 	p.verified.Add(1)
 	p.settled(n)
+	if !p.fails.empty() {
+		p.fails.clearNode(n, func(class string) bool { return class == unreadable })
+	}
 	return p.nodes.Put(n, rec)
 }
 
@@ -368,6 +371,7 @@ func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 	if err != nil {
 		return "", &copier.TargetError{Op: "list directory", Off: -1, Err: err}
 	}
+	a = p.without(src, a)
 	if len(a) != len(b) {
 		return fmt.Sprintf("has %d entries, not %d", len(b), len(a)), nil
 	}
@@ -388,4 +392,21 @@ func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// without takes from a listing of `from` what has no counterpart with the plan's consent.
+func (p *pair) without(src int, list []entry) []entry {
+	if _, none := p.left.len(); none == 0 {
+		return list
+	}
+	kept := list[:0]
+	for _, e := range list {
+		if n, err := p.from.codec.NodeAt(src, e.name, 0); err == nil {
+			if o, left := p.left.get(n); left && !o.record {
+				continue
+			}
+		}
+		kept = append(kept, e)
+	}
+	return kept
 }
