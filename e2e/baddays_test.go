@@ -60,7 +60,7 @@ var badDays = []badDay{
 	{"SPARE full in the middle, enlarged", "hold", "pause", 0, "source", "the spare is full", "fsmigrate resume t1"},
 	{"SPARE full in the middle, given up", "hold", "abort", 5, "source", "the spare is full", "fsmigrate abort t1"},
 	{"I/O errors on SPARE", "hold", "abort", 5, "source", "the spare failed; the source is untouched", "use another spare"},
-	{"I/O errors on SOURCE", "copy", "hold", 3, "source", "source-unreadable", "waive the class"},
+	{"I/O errors on SOURCE", "copy", "hold", 3, "source", "victim", "waive the class"},
 	{"a failed write of the application met by us", "hold", "hold", 3, "source", "source-sync-error", "check the kernel log"},
 	{"state directory full in the middle", "hold", "stop", 7, "source", "no space left", "fsmigrate resume t1"},
 	{"the journal is over its quota", "any", "goes on", 0, "source", "the journal is coarse now", "passes take longer"},
