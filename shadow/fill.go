@@ -44,8 +44,8 @@ func (p *pair) fillAll(ctx context.Context, w *worker, n, to Node) error {
 		return errors.Join(errUnread, p.sourceFailed(n, "list", err))
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].ino < list[j].ino })
-	left := new(atomic.Int64)
-	left.Store(int64((len(list) + chunk - 1) / chunk))
+	left := &entriesLeft{all: func() { p.settleDir(n, state) }}
+	left.n.Store(int64((len(list) + chunk - 1) / chunk))
 	if len(list) == 0 {
 		p.settleDir(n, state)
 		return nil
@@ -54,13 +54,11 @@ func (p *pair) fillAll(ctx context.Context, w *worker, n, to Node) error {
 		part := list[:min(chunk, len(list))]
 		list = list[len(part):]
 		run := func(ctx context.Context, w *worker) error {
-			if err := p.fillChunk(ctx, w, n, to, part); err != nil {
+			if err := p.fillChunk(ctx, w, n, to, part, left); err != nil {
 				p.names.allOf(n)
 				return err
 			}
-			if left.Add(-1) == 0 {
-				p.settleDir(n, state)
-			}
+			left.done()
 			return nil
 		}
 		if len(list) > 0 {
@@ -74,7 +72,7 @@ func (p *pair) fillAll(ctx context.Context, w *worker, n, to Node) error {
 	return nil
 }
 
-func (p *pair) fillChunk(ctx context.Context, w *worker, n, to Node, part []entry) error {
+func (p *pair) fillChunk(ctx context.Context, w *worker, n, to Node, part []entry, left *entriesLeft) error {
 	from, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
 	if vanished(err) {
 		return nil
@@ -88,7 +86,7 @@ func (p *pair) fillChunk(ctx context.Context, w *worker, n, to Node, part []entr
 		return &copier.TargetError{Op: "open directory", Off: -1, Err: err}
 	}
 	defer unix.Close(dst)
-	d := &dirTask{p: p, node: n, from: from, to: dst, root: n == p.from.root}
+	d := &dirTask{p: p, node: n, from: from, to: dst, root: n == p.from.root, left: left}
 	for i := range part {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -98,6 +96,62 @@ func (p *pair) fillChunk(ctx context.Context, w *worker, n, to Node, part []entr
 		}
 	}
 	return nil
+}
+
+// entriesLeft counts what is still to be done with the entries of a directory. Whoever
+// does the last of it calls all; after an error nobody does, and the directory's record
+// goes on saying that it is not equal.
+type entriesLeft struct {
+	n   atomic.Int64
+	all func()
+}
+
+func (l *entriesLeft) done() {
+	if l.n.Add(-1) == 0 {
+		l.all()
+	}
+}
+
+// largeFile is the size from which a file is copied by a task of its own: a few of
+// them in one directory would else be copied one after the other.
+const largeFile = 4 << 20
+
+// later has the large file name of d placed by whoever is free. The directory counts as
+// equal only when it is.
+func (d *dirTask) later(w *worker, name string) {
+	p, n, left := d.p, d.node, d.left
+	left.n.Add(1)
+	w.push(func(ctx context.Context, w *worker) error {
+		if err := p.placeLarge(ctx, w, n, name); err != nil {
+			p.names.allOf(n)
+			return err
+		}
+		left.done()
+		return nil
+	})
+}
+
+func (p *pair) placeLarge(ctx context.Context, w *worker, n Node, name string) error {
+	rec, known, err := p.nodes.Get(n)
+	if err != nil || !known {
+		return err
+	}
+	from, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
+	if vanished(err) {
+		return nil // its parent's comparison takes the directory's name away
+	}
+	if err != nil {
+		p.names.allOf(n)
+		return p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(from)
+	to, err := p.to.open(rec.To, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return &copier.TargetError{Op: "open directory", Off: -1, Err: err}
+	}
+	defer unix.Close(to)
+	d := &dirTask{p: p, node: n, from: from, to: to, root: n == p.from.root}
+	return d.place(ctx, w, name, unix.DT_REG)
 }
 
 // placeNew is place for a directory whose counterpart is new: its names are free.

@@ -126,6 +126,10 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 		p.unread(d, n, name)
 		return p.sourceFailed(n, "read attributes of", err)
 	}
+	if d.left != nil && r.attr.Size >= largeFile {
+		d.later(w, name)
+		return nil
+	}
 	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
 	if !ok {
 		return p.unfit(d, n, name)

@@ -86,7 +86,10 @@ func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[
 		return err
 	}
 	p.dressLater(n)
-	d := &dirTask{p: p, node: n, from: from, to: to, root: n == p.from.root}
+	// The fingerprint is the one from before the listing: a change since then shows.
+	left := &entriesLeft{all: func() { p.settleDir(n, state) }}
+	left.n.Store(1)
+	d := &dirTask{p: p, node: n, from: from, to: to, root: n == p.from.root, left: left}
 	if some {
 		err = d.namesOnly(ctx, w, names)
 	} else {
@@ -95,8 +98,7 @@ func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[
 	if err != nil {
 		return err
 	}
-	// The fingerprint is the one from before the listing: a change since then shows.
-	p.settleDir(n, state)
+	left.done()
 	return nil
 }
 
@@ -106,6 +108,7 @@ type dirTask struct {
 	node     Node
 	from, to int
 	root     bool
+	left     *entriesLeft // nil: large files are copied by this task
 }
 
 func (d *dirTask) whole(ctx context.Context, w *worker) error {
