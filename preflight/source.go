@@ -15,6 +15,7 @@ import (
 	"github.com/fsmigrate/fsmigrate/formats"
 	"github.com/fsmigrate/fsmigrate/fstab"
 	"github.com/fsmigrate/fsmigrate/migrate"
+	"github.com/fsmigrate/fsmigrate/shadow"
 )
 
 // checkSource looks at the volume that is to change: whole, alone, writable, sound.
@@ -71,29 +72,35 @@ func busyWith(o *Options, d blockdev.Device, own string) string {
 
 // checkMounts refuses any other mount of the source, in any namespace: nobody could
 // fence what is written through it.
-func checkMounts(_ context.Context, l *list, t *target, _ *Options) error {
-	mounts, err := blockdev.MountsOf(t.mount.Dev)
+func checkMounts(_ context.Context, l *list, t *target, o *Options) (err error) {
+	if t.spare.Path != "" && t.spare.Major == t.source.Major && t.spare.Minor == t.source.Minor {
+		return nil // refused for that; whose mount is whose cannot be told
+	}
+	po := shadow.PlaceOf(t.plan, o.State)
+	place, err := shadow.OpenPlace(po)
 	if err != nil {
 		return fmt.Errorf("list mounts of %s: %w", t.source.Path, err)
 	}
-	var others []string
-	for _, m := range mounts {
-		if m.ID == t.mount.ID && m.NS == t.mount.NS {
-			continue
-		}
-		where := m.Point
-		if m.PID != 0 {
-			where = fmt.Sprintf("%s in the mount namespace of pid %d", m.Point, m.PID)
-		}
-		others = append(others, where)
+	defer func() { err = errors.Join(err, place.Close()) }()
+	holders, err := place.Others(migrate.Source)
+	if err != nil {
+		return fmt.Errorf("list mounts of %s: %w", t.source.Path, err)
 	}
-	need := "mounted once, in one namespace"
-	if len(others) > 0 {
+	need := "one mount, and those that follow it"
+	if len(holders) > 0 {
+		var others []string
+		for _, h := range holders {
+			where := h.Path
+			if h.PID != 0 {
+				where = fmt.Sprintf("%s (%s, pid %d)", h.Path, h.Command, h.PID)
+			}
+			others = append(others, where)
+		}
 		l.refuse("other-mounts", catData, fmt.Sprintf("also mounted at %s", strings.Join(shorten(others, 5), ", ")), need,
 			"unmount them, or stop the containers that have them")
 		return nil
 	}
-	l.ok("other-mounts", catData, "none", need)
+	l.ok("other-mounts", catData, "none that would stay behind", need)
 	return nil
 }
 

@@ -71,12 +71,25 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 	open, openBytes := t.openForWriting(p)
 	b.PredictedPause = swapCost + 2*scan + time.Duration(b.Units+int64(again)+int64(open))*unit +
 		time.Duration(float64(b.Bytes+openBytes)/rate*float64(time.Second))
-	for _, f := range p.fails.list() {
+	if b.Units == 0 && p.scans {
+		b.ConsistentAsOf = time.Now() // nothing was heard since the last scan found nothing
+	}
+	for _, f := range append(t.fileSpare(), p.fails.list()...) {
 		if _, waived := t.o.Plan.Waives(f.Class); !waived {
 			b.Blockers = append(b.Blockers, f)
 		}
 	}
 	return b, ctx.Err()
+}
+
+// fileSpare is asked for a waiver before a cutover, not before a rehearsal.
+func (t *Tree) fileSpare() []migrate.Blocker {
+	file := t.o.Plan.Target.Spare.File
+	if file == "" {
+		return nil
+	}
+	return []migrate.Blocker{{Class: "file-spare", Object: file, Why: "the new volume is an image in a file: every boot depends on the volume below it",
+		Hint: "--waive file-spare=REASON if that is wanted; else use a device"}}
 }
 
 // unbuilt is the backlog between a cutover and the first pass of the way back, which

@@ -182,6 +182,18 @@ func btrfsErrors(name string) int64 {
 	return sum
 }
 
+// Others lists the mounts of a side that no swap reaches: for a check before the start.
+func (p *Place) Others(truth migrate.Side) ([]migrate.Holder, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.refuseOthers(truth)
+	var busy *migrate.Busy
+	if errors.As(err, &busy) {
+		return busy.Holders, nil
+	}
+	return nil, err
+}
+
 // refuseOthers refuses every mount of the truth that the swap will not carry along: one
 // elsewhere, or one in a namespace that propagation does not reach. A mount at Dir in a
 // namespace that follows ours (a service with a private view, say) gets the new volume.

@@ -3,6 +3,7 @@ package shadow
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/fsmigrate/fsmigrate/formats"
@@ -11,6 +12,9 @@ import (
 
 // The volume's entry in fstab belongs to the migration from Prepare to its end:
 // the boot asks mount.fsmigrate, which reads the switch record.
+
+// defaultRoot is where the boot looks for state without being told.
+const defaultRoot = "/var/lib/fsmigrate"
 
 func (t *Tree) listed() bool {
 	return t.o.Plan.Persist.Fstab != "" && t.o.Plan.Persist.Entry != ""
@@ -36,7 +40,12 @@ func (t *Tree) enlist() error {
 		return nil
 	}
 	pl := t.o.Plan
-	c, err := fstab.Enlist(pl.Persist.Fstab, pl.Source.Mount, pl.ID)
+	var extra []string
+	if root := filepath.Dir(t.o.State); root != defaultRoot {
+		// mount(8) keeps x- options from its helpers, and systemd knows only those.
+		extra = []string{"state=" + root, "x-systemd.requires-mounts-for=" + root}
+	}
+	c, err := fstab.Enlist(pl.Persist.Fstab, pl.Source.Mount, pl.ID, extra...)
 	if err != nil {
 		return fmt.Errorf("hand the fstab entry to the migration: %w", err)
 	}

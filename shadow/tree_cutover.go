@@ -307,10 +307,8 @@ func (t *Tree) Finalize(ctx context.Context, truth migrate.Side) error {
 	if truth == migrate.Source {
 		return t.delist()
 	}
-	if t.o.Plan.Target.Label != "" {
-		if err := t.place.Name(ctx); err != nil {
-			return err
-		}
+	if err := t.place.Name(ctx); err != nil {
+		return err
 	}
 	return t.native()
 }

@@ -20,13 +20,32 @@ func newList(a *app) *cobra.Command {
 		exits:   exits{0: "", 1: "", 2: "", 3: "the truth of one of them cannot be read"},
 		args:    cobra.NoArgs,
 		run: func(ctx context.Context, _ *cobra.Command, _ []string) error {
-			list, err := a.all(ctx)
-			if err != nil {
+			// One that cannot be read hides none of the others.
+			list, unread := a.readable(ctx)
+			if err := a.print(list, func(w io.Writer) { status.Table(w, list, time.Now()) }); err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { status.Table(w, list, time.Now()) })
+			return unread
 		},
 	})
+}
+
+// readable is the status of every migration that has one, and why another has none.
+func (a *app) readable(ctx context.Context) (list []migrate.Status, unread error) {
+	list = []migrate.Status{}
+	ids, err := statedir.List(a.State)
+	if err != nil {
+		return list, err
+	}
+	for _, id := range ids {
+		s, err := a.statusOf(ctx, id)
+		if err != nil {
+			unread = err
+			continue
+		}
+		list = append(list, s)
+	}
+	return list, unread
 }
 
 // all is the status of every migration.
