@@ -44,19 +44,24 @@ func (r *rig) killedOften(rng *rand.Rand, kills int) (done int) {
 	r.background(nil, args...)
 	back := false // rollback was asked for
 	for done < kills {
-		// Whole phases take from milliseconds to seconds: choose the scale first.
+		// Preflight is long and dull: mostly it is left behind first. Of the others
+		// each takes from milliseconds to seconds: choose the scale first.
+		if !back && rng.IntN(4) > 0 {
+			r.waitPhase(toHold, []string{"copy", "catch-up", "verify", "hold", "cutover", "reverse"}[rng.IntN(4):]...)
+		}
 		wait := time.Duration(rng.Int64N(int64([]time.Duration{50, 300, 1500, 4000}[rng.IntN(4)] * time.Millisecond)))
 		select {
 		case <-r.engine.done:
 			if back {
-				break
+				r.settled(back)
+				return done
 			}
 			t.Fatalf("the engine ended by itself: exit %d", r.engine.cmd.ProcessState.ExitCode())
 		case <-time.After(wait):
 		}
 		phase := r.phase()
 		if phase == "hold" && rng.IntN(2) == 0 {
-			go func() { r.cmd("cutover", id) }() // it may die with the engine
+			r.ask("cutover")
 			<-time.After(time.Duration(rng.Int64N(int64(600 * time.Millisecond))))
 		}
 		if r.engine.ended() {
@@ -75,8 +80,7 @@ func (r *rig) killedOften(rng *rand.Rand, kills int) (done int) {
 		if !back && (done == kills/2 || r.phase() == "reverse") {
 			r.cutOver()
 			back = true
-			// It is killed with the engine, or says what came of it: either will do.
-			go func() { r.cmd("rollback", id) }()
+			r.ask("rollback")
 		}
 	}
 	r.settled(back)

@@ -202,6 +202,25 @@ func (r *rig) runArgs(extra ...string) []string {
 	return append(args, extra...)
 }
 
+// ask asks for something until it is answered with success, or the engine is gone:
+// the answer may die with the engine, and while what is dirty is copied it is no.
+func (r *rig) ask(what string) {
+	engine := r.engine
+	go func() {
+		again := time.NewTicker(50 * time.Millisecond)
+		defer again.Stop()
+		for !engine.ended() {
+			cmd := exec.Command(programs.fsmigrate, append([]string{what, id}, r.global()...)...)
+			cmd.Env = r.env()
+			_ = cmd.Run()
+			if code := cmd.ProcessState.ExitCode(); code == 0 || code == 5 || code == 6 {
+				return
+			}
+			<-again.C
+		}
+	}()
+}
+
 // status is `status --json`.
 func (r *rig) status() (map[string]any, error) {
 	code, out := r.cmd("status", id, "--json")
@@ -223,6 +242,10 @@ func (r *rig) waitPhase(limit time.Duration, phases ...string) string {
 			return r.engine.ended()
 		}
 		last, _ = s["phase"].(string)
+		if running, _ := s["running"].(bool); !running {
+			last += ", and nobody runs it" // what the state says, before an engine takes it up
+			return r.engine.ended()
+		}
 		for _, p := range phases {
 			if p == last {
 				return true
