@@ -20,6 +20,11 @@ func (t *Tree) told(err error) error {
 	case copier.Full(err):
 		t.full.Store(true)
 		free, total := t.spareSpace()
+		if free > max(64<<20, total/20) {
+			return &migrate.Problem{Kind: migrate.Stopped, What: "the spare takes no more: what lies below it is full",
+				Why:  fmt.Errorf("%s free of %s on it: %w (%w)", size(free), size(total), err, migrate.ErrFull),
+				Hint: "make room in the pool or volume below the spare, then: fsmigrate resume " + t.o.Plan.ID + "; or give up: fsmigrate abort " + t.o.Plan.ID}
+		}
 		return &migrate.Problem{Kind: migrate.Stopped, What: "the spare is full",
 			Why: fmt.Errorf("%s free of %s: %w (%w)", size(free), size(total), err, migrate.ErrFull),
 			Hint: "enlarge the spare's device (the file system on it follows), or free space on the source, then: fsmigrate resume " +
