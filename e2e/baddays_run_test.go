@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/e2e/vol"
 )
@@ -266,11 +269,9 @@ func TestBadDaysSpareFull(t *testing.T) {
 	}
 }
 
-// A spare that fails is given up; the source goes on as if nothing had been.
-func TestBadDaysSpareFails(t *testing.T) {
-	d := dayOf(t, "I/O errors on SPARE")
+// A sparse spare whose volume below fills up pauses the migration.
+func TestBadDaysBelowSpareFull(t *testing.T) {
 	r := small(t, pairs[0], 400)
-	// The volume below the spare's sparse image fills up: the spare's writes fail.
 	r.Detach(r.spare)
 	below := r.Path("below")
 	vol.Run(t, "mkdir", below)
@@ -278,8 +279,47 @@ func TestBadDaysSpareFails(t *testing.T) {
 	vol.Run(t, "truncate", "-s", "500M", filepath.Join(below, "image"))
 	r.spare = strings.TrimSpace(vol.Run(t, "losetup", "--find", "--show", filepath.Join(below, "image")))
 	r.begin(nil, "hold")
-	before := r.sourceIs()
 	r.fill("more", 200)
+	if !vol.Eventually(30*time.Second, func() bool { return r.paused() || r.engine.ended() }) {
+		t.Fatalf("it does not pause:\n%s", r.said())
+	}
+	dayOf(t, "what lies below SPARE is full").judge(t, 0, r.said())
+	r.over(r.source)
+}
+
+// xfsGoingDown is XFS_IOC_GOINGDOWN: from now on every access answers EIO, as after an I/O
+// error in the volume's log.
+const xfsGoingDown = 0x8004587d
+
+// A spare that fails is given up; the source goes on as if nothing had been.
+func TestBadDaysSpareFails(t *testing.T) {
+	d := dayOf(t, "I/O errors on SPARE")
+	r := small(t, pairs[0], 400)
+	r.begin(nil, "hold")
+	before := r.sourceIs()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", r.engine.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := false
+	for _, path := range fds {
+		var st unix.Statfs_t
+		if unix.Statfs(path, &st) != nil || st.Type != unix.XFS_SUPER_MAGIC || down {
+			continue
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		noFlush := 2
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), xfsGoingDown, uintptr(unsafe.Pointer(&noFlush)))
+		down = errno == 0
+		unix.Close(fd)
+	}
+	if !down {
+		t.Fatal("the shadow is not found among the engine's descriptors")
+	}
+	r.fill("more", 8)
 	d.judge(t, r.engine.code(t, toEnd), r.said())
 	vol.Run(t, "rm", filepath.Join(r.dir, "more"))
 	if after := r.sourceIs(); !sameBut(before, after, " ") {

@@ -59,6 +59,7 @@ var badDays = []badDay{
 	{"abort after the cutover", "reverse", "refuse", 3, "shadow", "abort is not possible", "use rollback"},
 	{"SPARE full in the middle, enlarged", "hold", "pause", 0, "source", "the spare is full", "fsmigrate resume t1"},
 	{"SPARE full in the middle, given up", "hold", "abort", 5, "source", "the spare is full", "fsmigrate abort t1"},
+	{"what lies below SPARE is full", "hold", "pause", 0, "source", "what lies below it is full", "make room in the pool or volume below"},
 	{"I/O errors on SPARE", "hold", "abort", 5, "source", "the spare failed; the source is untouched", "use another spare"},
 	{"I/O errors on SOURCE", "copy", "hold", 3, "source", "victim", "waive the class"},
 	{"a failed write of the application met by us", "hold", "hold", 3, "source", "source-sync-error", "check the kernel log"},
