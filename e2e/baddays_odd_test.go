@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,9 +85,13 @@ func TestBadDaysOddTrees(t *testing.T) {
 
 	going := r.Path("racing")
 	must(os.WriteFile(going, nil, 0o644))
+	r.script("racing", racing)
 	racer := r.sit("true")
 	done := make(chan bool, 1)
-	go func() { done <- racer.ask("bash -c '" + racing + "' - " + r.dir + " " + going) }()
+	go func() { done <- racer.ask("bash " + r.Path("racing.sh") + " " + r.dir + " " + going) }()
+	if !vol.Eventually(20*time.Second, func() bool { _, err := os.Lstat(at("inodes/8")); return err == nil }) {
+		t.Fatal("the racer does not get on")
+	}
 	r.begin(nil, "hold")
 	must(os.Remove(going))
 	<-done

@@ -348,7 +348,8 @@ func TestBadDaysSourceUnreadable(t *testing.T) {
 	vol.Run(t, "mount", r.source, r.dir)
 	r.begin(nil, "hold")
 	code, out := r.cmd("cutover", id)
-	d.judge(t, code, out)
+	_, page := r.cmd("status", id)
+	d.judge(t, code, out+page)
 	if s, err := r.status(); err != nil || !strings.Contains(fmt.Sprint(s["blockers"]), "source-unreadable") {
 		t.Errorf("that it cannot be read is not said: %v, %v", s["blockers"], err)
 	}
