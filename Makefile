@@ -37,8 +37,10 @@ test: deps
 test-long: deps
 	FSMIGRATE_LONG=1 scripts/inlab.sh scripts/test.sh
 
+# BENCH='-only small,pause -files 1000000 -runs 5' chooses; bin/fsbench -h says what there is.
 bench: deps build
-	FSMIGRATE_BIN=$(CURDIR)/bin/fsmigrate scripts/inlab.sh $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 6h ./bench/...
+	$(GO) build -trimpath -o bin/fsbench ./bench/cmd/fsbench
+	scripts/inlab.sh bin/fsbench -fsmigrate $(CURDIR)/bin/fsmigrate -out bench/out $(BENCH)
 
 lint:
 	scripts/lint.sh

@@ -21,7 +21,7 @@ type Options struct {
 	Large   int64    // bytes in large files
 	Peers   []string // contenders beside fsmigrate; empty: all
 	Policy  string   // of fsmigrate: asap or gentle
-	Threads int      // of fsmigrate; 0: its own choice
+	Threads []int    // of fsmigrate, which is measured with each; 0: its own choice
 	Profile string   // CPU profile of the last walk
 	Binary  string   // fsmigrate, for what is measured through the command
 }
@@ -106,7 +106,13 @@ func (b *bench) compare(ctx context.Context, r *rig, res *result) error {
 		args := p.args(r.data(), r.peer())
 		list = append(list, contender{p.name, func(ctx context.Context, r *rig) (run, error) { return b.copyOnce(ctx, r, args) }})
 	}
-	list = append(list, contender{ours, b.walkOnce})
+	for i, n := range b.Threads {
+		name := ours
+		if i > 0 {
+			name = fmt.Sprintf("%s -t %d", ours, n)
+		}
+		list = append(list, contender{name, func(ctx context.Context, r *rig) (run, error) { return b.walkOnce(ctx, r, WalkOptions{Threads: n}) }})
+	}
 	res.Base = list[0].name
 	for _, c := range list {
 		res.Series = append(res.Series, series{Name: c.name})

@@ -1,6 +1,141 @@
 package bench
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
 
-func (b *bench) pause(context.Context) (*result, error)  { return &result{Name: "pause"}, nil }
-func (b *bench) rename(context.Context) (*result, error) { return &result{Name: "rename"}, nil }
+	"github.com/fsmigrate/fsmigrate/migrate"
+)
+
+// changed is how many files are rewritten before the last pass.
+const changed = 100
+
+// pause is how long writes are refused at the cutover with 100 of all files changed just
+// before, against the second rsync that people do with their service stopped. The
+// caches are warm for both: each has just been over all files.
+func (b *bench) pause(ctx context.Context) (res *result, err error) {
+	r, err := newRig(ctx, b.Dir, int64(b.Files)*12<<10+1<<30, int64(b.Files)*5/4+10000)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	res = &result{Name: fmt.Sprintf("writes refused at the swap, %d files changed", changed), Cache: "warm; the final rsync against pause_ms",
+		Files: b.Files, Base: "rsync, again", Series: []series{{Name: "rsync, again"}, {Name: ours}}}
+	if b.Files >= 1_000_000 { // rsync's grows with the files, ours does not: the floor is for many
+		res.Floor, res.Goal = 30, 30
+	}
+	if res.Bytes, err = smallFiles(ctx, r.data(), b.Files); err != nil {
+		return nil, err
+	}
+	for round := range b.Runs {
+		for i := range 2 {
+			once := []func(context.Context, *rig, int) (run, error){b.again, b.cutover}[(i+round)%2]
+			at := load()
+			m, err := once(ctx, r, round)
+			if err != nil {
+				return nil, err
+			}
+			m.Load = at
+			s := &res.Series[(i+round)%2]
+			s.Runs = append(s.Runs, m)
+			fmt.Fprintf(b.w, "  round %d  %-12s %8.3f s  load %.1f\n", round+1, s.Name, m.Seconds, at)
+		}
+	}
+	return res, nil
+}
+
+// again is the second rsync, after a first that nobody times.
+func (b *bench) again(ctx context.Context, r *rig, round int) (m run, err error) {
+	if err := r.target(ctx); err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, r.dropTarget()) }()
+	args := []string{"rsync", "-aHAX", "--numeric-ids", "--delete", r.data() + "/", r.peer() + "/"}
+	if _, err := timed(ctx, args, r.peer()); err != nil {
+		return m, err
+	}
+	if err := touch(r.data(), b.Files, changed, 2*round); err != nil {
+		return m, err
+	}
+	return timed(ctx, args, r.peer())
+}
+
+// cutover runs a whole migration with the real command, changes files in Hold, cuts over,
+// and goes back, so that the next round finds the source as it was.
+func (b *bench) cutover(ctx context.Context, r *rig, round int) (m run, err error) {
+	if err := r.blank(ctx); err != nil {
+		return m, err
+	}
+	if err := errors.Join(os.RemoveAll(r.state()), os.Mkdir(r.state(), 0o700)); err != nil {
+		return m, err
+	}
+	args := func(more ...string) []string {
+		return append([]string{"--json", "--state", r.state(), "--fstab", r.fstab()}, more...)
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, b.Binary, args("run", r.data(), "--to", "xfs", "--spare", r.spare.Path, "--wipe", "--id", "bench", "--yes",
+		"--no-supervisor", "--policy", b.Policy, "--stop", "true", "--start", "true", "--pause-budget", "60s")...)
+	cmd.Stderr = &said
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Start(); err != nil {
+		return m, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	do := func(more ...string) error { return tool(ctx, b.Binary, args(more...)...) }
+	err = func() error {
+		if err := b.created(ctx, filepath.Join(r.state(), "bench"), ended); err != nil {
+			return fmt.Errorf("%w: %s", err, said.String())
+		}
+		if err := do("wait", "bench", "--for", "hold", "--timeout", "2h"); err != nil {
+			return err
+		}
+		if err := touch(r.data(), b.Files, changed, 2*round+1); err != nil {
+			return err
+		}
+		if err := do("cutover", "bench"); err != nil {
+			return err
+		}
+		out, err := exec.CommandContext(ctx, b.Binary, args("status", "bench")...).Output()
+		if err != nil {
+			return err
+		}
+		var s migrate.Status
+		if err := json.Unmarshal(out, &s); err != nil {
+			return err
+		}
+		m = run{Seconds: s.Report.PauseMS / 1e3, RSS: s.Report.PeakRSS}
+		return do("rollback", "bench")
+	}()
+	if err != nil {
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+	}
+	<-ended // exit 6 after a rollback; what failed before it is in err
+	return m, err
+}
+
+// created waits until the migration's directory is there, or its engine is not.
+func (b *bench) created(ctx context.Context, dir string, ended chan error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(dir); err == nil {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			return fmt.Errorf("fsmigrate run ended: %w", errOr(err, "at once"))
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

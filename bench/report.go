@@ -23,6 +23,7 @@ type run struct {
 	CPU     float64 `json:"cpu_seconds,omitempty"`
 	RSS     int64   `json:"peak_rss_bytes,omitempty"`
 	Read    int64   `json:"device_read_bytes,omitempty"`
+	Objects int64   `json:"objects_created,omitempty"`
 	Load    float64 `json:"load"` // of the machine when it began
 }
 

@@ -89,13 +89,40 @@ func walk(ctx context.Context, o WalkOptions, ready func() error) (res walked, e
 		}
 		defer pprof.StopCPUProfile()
 	}
+	renamed := make(chan error, 1)
+	go func() { renamed <- renameAt(ctx, o.Rename, plan.Observed.Objects/2, tree) }()
 	before, began := cpu(), time.Now()
 	if err := tree.Copy(ctx); err != nil {
 		return res, err
 	}
+	if err := <-renamed; err != nil {
+		return res, err
+	}
+	if o.Rename[0] != "" {
+		if _, err := tree.Pass(ctx); err != nil { // which does the rename
+			return res, err
+		}
+	}
 	res.Seconds, res.CPU, res.RSS = time.Since(began).Seconds(), cpu()-before, peak()
 	res.Objects = tree.Progress().Objects
 	return res, nil
+}
+
+// renameAt renames when so many objects are copied.
+func renameAt(ctx context.Context, names [2]string, objects int64, tree *shadow.Tree) error {
+	if names[0] == "" {
+		return nil
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for tree.Progress().Objects < objects {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return os.Rename(names[0], names[1])
 }
 
 func cpu() float64 {
@@ -115,19 +142,21 @@ func peak() int64 {
 }
 
 // walkOnce runs Walk in a process of its own, with cold caches.
-func (b *bench) walkOnce(ctx context.Context, r *rig) (run, error) {
+func (b *bench) walkOnce(ctx context.Context, r *rig, o WalkOptions) (run, error) {
 	if err := r.blank(ctx); err != nil {
 		return run{}, err
 	}
 	if err := errors.Join(os.RemoveAll(r.state()), os.Mkdir(r.state(), 0o700)); err != nil {
 		return run{}, err
 	}
-	told, err := json.Marshal(WalkOptions{Source: r.data(), Spare: r.spare.Path, State: r.state(), Fstab: r.fstab(),
-		Policy: b.Policy, Threads: b.Threads, Profile: b.Profile})
+	o.Source, o.Spare, o.State, o.Fstab = r.data(), r.spare.Path, r.state(), r.fstab()
+	o.Policy, o.Profile = b.Policy, b.Profile
+	told, err := json.Marshal(o)
 	if err != nil {
 		return run{}, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "walk", string(told))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it undoes what it made
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -150,7 +179,7 @@ func (b *bench) walkOnce(ctx context.Context, r *rig) (run, error) {
 	if err != nil {
 		return run{}, fmt.Errorf("walk: %w", err)
 	}
-	return run{Seconds: res.Seconds, CPU: res.CPU, RSS: res.RSS, Read: t.Read}, nil
+	return run{Seconds: res.Seconds, CPU: res.CPU, RSS: res.RSS, Read: t.Read, Objects: res.Objects}, nil
 }
 
 func (b *bench) converse(r *rig, in io.WriteCloser, out *bufio.Reader) (res walked, t traffic, err error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -42,7 +43,7 @@ func run(args []string) error {
 	f.IntVar(&o.Files, "files", 200_000, "small files")
 	large := f.Int64("large", 4096, "MiB in large files")
 	f.StringVar(&o.Policy, "policy", o.Policy, "fsmigrate's policy: asap or gentle")
-	f.IntVar(&o.Threads, "threads", 0, "fsmigrate's threads; 0: its own choice")
+	threads := f.String("threads", "0", "fsmigrate's threads, several separated by commas; 0: its own choice")
 	f.StringVar(&o.Profile, "cpuprofile", "", "write a CPU profile of the last walk there")
 	f.StringVar(&o.Binary, "fsmigrate", "bin/fsmigrate", "the command, for what is measured through it")
 	if err := f.Parse(args); err != nil {
@@ -61,6 +62,13 @@ func run(args []string) error {
 		o.Dir = "/var/tmp"
 	}
 	o.Large = *large << 20
+	for _, s := range strings.Split(*threads, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("-threads: %w", err)
+		}
+		o.Threads = append(o.Threads, n)
+	}
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
