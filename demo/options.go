@@ -88,6 +88,5 @@ func (p paths) newImage() string { return filepath.Join(p.root, "new.img") }
 func (p paths) state() string    { return filepath.Join(p.root, "state") }
 func (p paths) fstab() string    { return filepath.Join(p.root, "fstab") }
 func (p paths) report() string   { return filepath.Join(p.root, "report.json") }
-func (p paths) engine() string   { return filepath.Join(p.root, "engine.log") }
 func (p paths) socket() string   { return filepath.Join(p.root, "app.sock") }
 func (p paths) ledger() string   { return filepath.Join(p.root, "ledger") } // directory

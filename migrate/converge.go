@@ -19,10 +19,8 @@ const (
 type slope struct {
 	samples   []sample // of the last 40 s
 	since     time.Time
-	small     int // samples in a row within the budget
 	last      Backlog
 	diverging bool
-	restarted bool
 }
 
 type sample struct {

@@ -5,8 +5,6 @@ import (
 	"sort"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fsmigrate/fsmigrate/copier"
 	"github.com/fsmigrate/fsmigrate/formats"
 	"github.com/fsmigrate/fsmigrate/migrate"
@@ -184,6 +182,3 @@ func (p *pair) equalAttr(want, have *copier.Attr) []copier.Difference {
 	}
 	return copier.EqualAttr(w, h, p.ignore())
 }
-
-// unixType is the DT_ value of a mode.
-func unixType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }

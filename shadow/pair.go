@@ -37,8 +37,7 @@ type pair struct {
 	limboFD       int
 	limboDir      string
 	syncFailed    atomic.Bool
-	limbo         Node // of `to`
-	extents       copier.ExtentIndex
+	limbo         Node            // of `to`
 	locks         [256]sync.Mutex // by node: two names of one new inode must become one object
 	names         dirtyNames
 	shared        extentIndex

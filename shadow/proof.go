@@ -28,7 +28,6 @@ type scanResult struct {
 	info      formats.ScanInfo
 	objects   int64
 	different int64
-	unknown   int64 // of these, never copied: their directories differ too
 	examples  []string
 	took      time.Duration
 }
@@ -192,7 +191,7 @@ func (p *pair) drain(ctx context.Context) (migrate.Proof, error) {
 				return migrate.Proof{}, err
 			}
 		}
-		if res.different == 0 && left == 0 {
+		if res.different == 0 && left == 0 && p.journal.Len() == 0 { // limbo's sweep may have marked something
 			break
 		}
 		if round == maxRounds {

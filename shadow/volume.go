@@ -68,9 +68,6 @@ func (v *volume) open(n Node, flags int) (int, error) {
 	return v.codec.Open(v.fd, n, flags|unix.O_CLOEXEC)
 }
 
-// path says where the object behind fd is, for messages only.
-func (v *volume) path(fd int) string { return fdPath(fd) }
-
 // nodePath says where n is, for messages only.
 func (v *volume) nodePath(n Node) string {
 	fd, err := v.open(n, unix.O_PATH|unix.O_NOFOLLOW)

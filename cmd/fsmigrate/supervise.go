@@ -160,6 +160,6 @@ type errSignal struct{ os.Signal }
 func (s errSignal) Error() string { return "told to stop by signal: " + s.Signal.String() }
 
 // Is makes a signal an ordinary end of a context.
-func (s errSignal) Is(target error) bool { return errors.Is(context.Canceled, target) }
+func (s errSignal) Is(target error) bool { return target == context.Canceled }
 
 func unitOf(id string) string { return fmt.Sprintf("fsmigrate@%s.service", id) }
