@@ -127,6 +127,11 @@ func copyLarge(ctx context.Context, src, dst int, size, old int64, o *CopyOption
 		return CopyResult{}, err
 	}
 	out := &sink{fd: dst, old: old, known: o.Ranges}
+	if o.Sparse && size > old {
+		// Writes that extend a file make xfs allocate ahead of them, and what it allocated
+		// in front of a hole stays. Where this fails, the writes will say so.
+		_ = unix.Ftruncate(dst, size)
+	}
 	if o.WriteBehind {
 		out.behind = &writeBehind{}
 	}
