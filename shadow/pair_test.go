@@ -74,8 +74,8 @@ func (r *syncRig) settle() {
 	proof, err := r.p.drain(context.Background())
 	must(r.t, err)
 	r.p.fenced = false
-	if proof.Different != 0 {
-		r.t.Fatalf("proof: %+v", proof)
+	if proof.Different != 0 || proof.Verified+proof.Waived != proof.Objects {
+		r.t.Fatalf("proof: %+v; blockers %v", proof, r.p.fails.list())
 	}
 }
 

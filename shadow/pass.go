@@ -31,18 +31,17 @@ type passMode struct {
 func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, error) {
 	began := time.Now()
 	bytes := p.bytes.Load()
-	if err := p.rescanIfNeeded(ctx); err != nil {
-		return migrate.PassResult{}, err
-	}
-	p.judgeLostFound()
-	p.dueRacy(false)
-	units := p.journal.Take(passUnits)
 	var res migrate.PassResult
-	res.Units = int64(len(units))
-	if len(units) > 0 || p.undressed() > 0 {
-		if err := p.work(ctx, units); err != nil {
-			return res, err
+	n, err := p.once(ctx)
+	if copier.Full(err) {
+		// What waits in limbo to be removed may be the room that is missing.
+		if _, sweepErr := p.sweepLimbo(ctx, false); sweepErr == nil {
+			n, err = p.once(ctx)
 		}
+	}
+	res.Units = n
+	if err != nil {
+		return res, err
 	}
 	res.Bytes = p.bytes.Load() - bytes
 	p.learn(time.Since(began), &res)
@@ -55,6 +54,11 @@ func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, err
 		}
 	}
 	if mode.verify && p.fresh.len() > 0 {
+		// What is read back must come from the device. The truth is not synced for
+		// that: it would be the application that waits.
+		if err := p.syncTo(); err != nil {
+			return res, err
+		}
 		proof, err := p.readBack(ctx)
 		if err != nil {
 			return res, err
@@ -71,6 +75,20 @@ func (p *pair) pass(ctx context.Context, mode passMode) (migrate.PassResult, err
 	return res, nil
 }
 
+// once copies what is dirty now.
+func (p *pair) once(ctx context.Context) (units int64, err error) {
+	if err := p.rescanIfNeeded(ctx); err != nil {
+		return 0, err
+	}
+	p.judgeLostFound()
+	p.dueRacy(false)
+	dirty := p.journal.Take(passUnits)
+	if len(dirty) > 0 || p.undressed() > 0 {
+		err = p.work(ctx, dirty)
+	}
+	return int64(len(dirty)), err
+}
+
 // work copies units: structure and content by tasks, then the directories' attributes,
 // which anything done to their entries would have changed.
 func (p *pair) work(ctx context.Context, units []Unit) error {
@@ -80,8 +98,9 @@ func (p *pair) work(ctx context.Context, units []Unit) error {
 		return err
 	}
 	tasks := make([]task, 0, len(units)/chunk+1)
+	size := max(1, min(chunk, len(units)/(2*p.workers))) // few units keep all workers busy too
 	for len(units) > 0 {
-		part := units[:min(chunk, len(units))]
+		part := units[:min(size, len(units))]
 		units = units[len(part):]
 		tasks = append(tasks, func(ctx context.Context, w *worker) error {
 			for i := range part {
@@ -345,14 +364,22 @@ func (p *pair) checkpoint(ctx context.Context) (err error) {
 	if err := p.syncFrom(); err != nil {
 		return err
 	}
-	if err := blockdev.Syncfs(p.to.fd); err != nil {
-		return errors.Join(&copier.TargetError{Op: "sync", Off: -1, Err: err}, p.disclaim())
+	if err := p.syncTo(); err != nil {
+		return err
 	}
 	now := time.Now()
 	p.counts.mu.Lock()
 	p.counts.syncCost, p.counts.committed = now.Sub(began), now
 	p.counts.mu.Unlock()
 	return p.journal.Commit(ctx, done, epoch, p.bootID)
+}
+
+// syncTo syncs the other side.
+func (p *pair) syncTo() error {
+	if err := blockdev.Syncfs(p.to.fd); err != nil {
+		return errors.Join(&copier.TargetError{Op: "sync", Off: -1, Err: err}, p.disclaim())
+	}
+	return nil
 }
 
 // disclaim takes back every claim to be clean that no sync covered, after a sync of
