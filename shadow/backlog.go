@@ -50,6 +50,11 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 	var b migrate.Backlog
 	b.Units = int64(p.journal.Len() + p.waiting())
 	b.Unverified = max(0, p.nodes.Count()-p.verifiedCount())
+	if p.verifies && b.Units > 0 {
+		// Of what is dirty more may be unverified than there are units: all that one dirty
+		// directory has lost. Behind the fence each object is accounted for.
+		b.Unverified = min(b.Unverified, b.Units)
+	}
 	sizes, err := p.dirtyBytes()
 	if err != nil {
 		return b, err

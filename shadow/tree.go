@@ -403,7 +403,7 @@ func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 	if err := errors.Join(t.rewatch(p), t.grow(p)); err != nil {
 		return migrate.PassResult{}, err
 	}
-	res, err := p.pass(ctx, passMode{verify: p.verifies, durable: p.verifies && p.fresh.len() > 0})
+	res, err := p.pass(ctx, passMode{verify: p.verifies})
 	return res, t.told(err)
 }
 
