@@ -111,6 +111,9 @@ func (a *app) ask(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKi
 		if after.Undo != "" {
 			fmt.Fprintf(w, "  undo: %s\n", after.Undo)
 		}
+		if after.Phase == migrate.Finalized {
+			fmt.Fprint(w, oldDevice(dir.Plan()))
+		}
 	})
 }
 
@@ -175,4 +178,13 @@ func ambiguous(err error) error {
 		return err
 	}
 	return &migrate.Problem{Kind: migrate.IsRefused, What: "ownership ambiguous, nothing done", Why: err, Hint: a.Decide}
+}
+
+// oldDevice says what is left to do with the volume that was migrated.
+func oldDevice(p migrate.Plan) string {
+	d := p.Source.Device.Path
+	return fmt.Sprintf(`  the old volume on %s is released and unmounted, and left as it is:
+    to look at it  mount -o ro %s /mnt
+    to reuse it    wipefs --all %s   (nothing brings it back after that)
+`, d, d, d)
 }
