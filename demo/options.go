@@ -35,7 +35,7 @@ func (o Options) withDefaults() Options {
 		o.Size = 1 << 30
 	}
 	if o.Files == 0 {
-		o.Files = 20000
+		o.Files = 10000
 	}
 	if o.Out == "" {
 		o.Out = "demo-out"

@@ -20,7 +20,7 @@ type DemoOptions struct {
 }
 
 func newDemo(a *app) *cobra.Command {
-	o := DemoOptions{Out: "demo-out", Size: 2 << 30, Files: 20000}
+	o := DemoOptions{Out: "demo-out", Size: 2 << 30, Files: 10000}
 	return a.command(spec{
 		use:   "demo",
 		short: "Migrate a real ext4 volume to XFS under a running database, and back",
