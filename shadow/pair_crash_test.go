@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fsmigrate/fsmigrate/blockdev"
@@ -276,11 +277,11 @@ func TestPairOverflow(t *testing.T) {
 	r.open()
 	ctx := context.Background()
 	must(t, r.w.Close())
-	var held chan struct{}
+	var held atomic.Pointer[chan struct{}]
 	var err error
 	r.w, err = StartWatchOptions(r.p.from.fd, r.p.from.codec, func(ev Event) {
-		if held != nil {
-			<-held
+		if c := held.Load(); c != nil {
+			<-*c
 		}
 		r.p.handle(ev)
 	}, WatchOptions{Limited: true})
@@ -289,7 +290,7 @@ func TestPairOverflow(t *testing.T) {
 	r.settle()
 	before := r.p.bytes.Load()
 	gate := make(chan struct{})
-	held = gate
+	held.Store(&gate)
 	r.sh("touch wake; python3 - <<'E'\nimport os\nfor i in range(9000):\n open('d1/g%d'%i,'w').close(); os.rename('d1/g%d'%i,'d2/g%d'%i)\nE\n")
 	r.sh("rm d2/g*; echo changed > d7/f7; mv d8/f8 d9/moved; rm d9/f9; ln d10/f10 d11/linked; mkdir d12/new; echo in > d12/new/in")
 	close(gate)

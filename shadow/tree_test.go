@@ -33,7 +33,7 @@ func TestTreeThereAndBack(t *testing.T) {
 		}
 	}
 	copied := filepath.Join(t.TempDir(), "truth")
-	keep := func() { r.sh("rsync", "-aHAX", "--delete", r.o.Dir+"/", copied+"/") }
+	keep := func() { r.sh("rsync", "-aHAXc", "--delete", r.o.Dir+"/", copied+"/") }
 	equal := func() {
 		t.Helper()
 		out, err := exec.Command("rsync", "-naHAXc", "--delete", "--itemize-changes", "--exclude=/lost+found",
