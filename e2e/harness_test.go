@@ -33,6 +33,7 @@ func TestHarness(t *testing.T) {
 			r.judge("stopped", r.dir, 0)
 
 			lost := strings.TrimRight(vol.Run(t, "find", r.dir, "-type", "f", "-size", "+0", "-print0", "-quit"), "\x00")
+			vol.Run(t, "chattr", "-a", "-i", lost)
 			vol.Run(t, "truncate", "-s", "+1", lost)
 			if _, found, err := churn.CheckLog(r.dir, r.churnLog(), churn.CheckOptions{}); err != nil || len(found) == 0 {
 				t.Errorf("a byte too many in %q was not found: %v", filepath.Base(lost), err)
