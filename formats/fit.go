@@ -38,6 +38,7 @@ const (
 	LossCasefold    = "casefold"
 	LossProject     = "project-id"
 	LossDirectory   = "directory-size"
+	LossDevice      = "device-number"
 	LossPermissions = "mode-unsupported"
 )
 
@@ -51,17 +52,18 @@ type XattrSize struct {
 // atime, mtime and btime; the birth time cannot be set anywhere and is part of
 // the identity, so it is not judged.
 type Facts4Fit struct {
-	Path, Name string
-	Mode       uint32
-	UID, GID   uint32
-	Nlink      uint64
-	Size       int64
-	Target     int
-	Times      [3]int64
-	Nsec       [3]uint32
-	Xattrs     []XattrSize
-	Flags      uint32
-	ProjID     uint32
+	Path, Name   string
+	Mode         uint32
+	UID, GID     uint32
+	Nlink        uint64
+	Size         int64
+	Target       int
+	Times        [3]int64
+	Nsec         [3]uint32
+	Xattrs       []XattrSize
+	Flags        uint32
+	ProjID       uint32
+	Major, Minor uint32 // of devices
 }
 
 // Misfit lists what of f a format with these limits cannot represent; nil where
@@ -88,6 +90,12 @@ func Misfit(l Limits, f Facts4Fit) []Loss {
 		lose(LossProject, "project id %d cannot be stored", f.ProjID)
 	}
 	return out
+}
+
+func misfitDevice(l Limits, f Facts4Fit, lose loser) {
+	if l.DeviceMajorBits > 0 && (over(f.Major, l.DeviceMajorBits) || over(f.Minor, l.DeviceMinorBits)) {
+		lose(LossDevice, "the device number %d:%d is over %d:%d", f.Major, f.Minor, 1<<l.DeviceMajorBits-1, 1<<l.DeviceMinorBits-1)
+	}
 }
 
 type loser func(class, format string, a ...any)
@@ -118,6 +126,7 @@ func misfitType(l Limits, f Facts4Fit, lose loser) {
 		if f.Mode&modeType != 0 && !l.Records.Has(Specials) {
 			lose(LossSpecials, "FIFOs, sockets and devices cannot be stored")
 		}
+		misfitDevice(l, f, lose)
 	}
 	if f.Nlink > l.MaxLinks {
 		lose(LossLinks, "the object has %d links, the limit is %d", f.Nlink, l.MaxLinks)

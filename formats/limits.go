@@ -14,6 +14,9 @@ type Limits struct {
 	MaxSubdirs       uint64 // directories in one directory; 0: without limit
 	SymlinkBytes     int
 
+	// DeviceMajorBits and DeviceMinorBits bound the numbers of device nodes; 0: without limit.
+	DeviceMajorBits, DeviceMinorBits int
+
 	XattrValueBytes int // one value
 	XattrPairBytes  int // full name and value together; 0: only XattrValueBytes counts
 	// XattrTotalBytes is the room for all extended attributes of one object, the

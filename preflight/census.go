@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fsmigrate/fsmigrate/blockdev"
 	"github.com/fsmigrate/fsmigrate/copier"
 	"github.com/fsmigrate/fsmigrate/formats"
@@ -154,7 +156,7 @@ func (c *census) subvolumes(ctx context.Context, t *target, n int64) {
 func facts(p string, a *copier.Attr) formats.Facts4Fit {
 	f := formats.Facts4Fit{Path: p, Name: path.Base(p), Mode: a.Mode, UID: a.UID, GID: a.GID, Nlink: uint64(a.Nlink), Size: a.Size,
 		Times: [3]int64{a.Atime.Sec, a.Mtime.Sec, a.Btime.Sec}, Nsec: [3]uint32{a.Atime.Nsec, a.Mtime.Nsec, a.Btime.Nsec},
-		Flags: a.Flags, ProjID: a.ProjID}
+		Flags: a.Flags, ProjID: a.ProjID, Major: unix.Major(a.Rdev), Minor: unix.Minor(a.Rdev)}
 	if a.IsSymlink() {
 		f.Target = int(a.Size)
 	}

@@ -5,6 +5,8 @@ import (
 	"sort"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fsmigrate/fsmigrate/copier"
 	"github.com/fsmigrate/fsmigrate/formats"
 	"github.com/fsmigrate/fsmigrate/migrate"
@@ -43,6 +45,7 @@ func (p *pair) fitted(n Node, at fdName, attr *copier.Attr) (want copier.Attr, o
 		Name: at.name, Mode: attr.Mode, UID: attr.UID, GID: attr.GID, Nlink: uint64(attr.Nlink), Size: attr.Size,
 		Times: [3]int64{attr.Atime.Sec, attr.Mtime.Sec}, Nsec: [3]uint32{attr.Atime.Nsec, attr.Mtime.Nsec},
 		Flags: attr.Flags, ProjID: attr.ProjID,
+		Major: unix.Major(attr.Rdev), Minor: unix.Minor(attr.Rdev),
 	}
 	if attr.IsSymlink() {
 		f.Target = int(attr.Size)
@@ -104,7 +107,7 @@ func (p *pair) cut(want *copier.Attr, l formats.Loss) bool {
 	case formats.LossCasefold:
 		want.Flags &^= formats.FlagCasefold
 	case formats.LossName, formats.LossSize, formats.LossSymlink, formats.LossSymlinks, formats.LossSpecials,
-		formats.LossLinks, formats.LossSubdirs, formats.LossEncrypted, formats.LossUID, formats.LossGID:
+		formats.LossDevice, formats.LossLinks, formats.LossSubdirs, formats.LossEncrypted, formats.LossUID, formats.LossGID:
 		return false
 	}
 	return true

@@ -100,6 +100,7 @@ func (l layout) limits() formats.Limits {
 		NameBytes: 255, UIDBits: 32, GIDBits: 32,
 		TimeMin: math.MinInt32, TimeMax: math.MaxInt32, TimeGranularity: time.Nanosecond,
 		MaxFile: math.MaxInt64, MaxLinks: math.MaxInt32, SymlinkBytes: 1023,
+		DeviceMajorBits: 9, DeviceMinorBits: 18, // xfs_vn_mknod, sysv_valid_dev
 		XattrValueBytes: 65536,
 		Flags: formats.FlagSync | formats.FlagImmutable | formats.FlagAppend | formats.FlagNoDump | formats.FlagNoAtime |
 			formats.FlagProjInherit,
