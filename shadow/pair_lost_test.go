@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,12 +114,10 @@ func TestPairFailedComparisonIsWholeAgain(t *testing.T) {
 				r.p.names.full()
 				r.p.journal.MarkAll("test")
 			}
-			n := 0
+			var n atomic.Int32 // of several workers
 			r.p.step = func(op string) error {
-				if op == "create" {
-					if n++; n == 5 {
-						return broken
-					}
+				if op == "create" && n.Add(1) == 5 {
+					return broken
 				}
 				return nil
 			}
