@@ -28,7 +28,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 set -m # a process group of its own, so that all of it can be ended
-TMPDIR=$lab "$@" &
+# And a mount namespace of its own: a copy of its mounts in a namespace that somebody
+# else makes meanwhile would rightly be refused as another way to write.
+TMPDIR=$lab unshare --mount --propagation private -- "$@" &
 child=$!
 set +m
 status=0
