@@ -14,6 +14,18 @@ import (
 
 // create makes the counterpart of n, which has none yet, under name of d.
 func (p *pair) create(ctx context.Context, w *worker, d *dirTask, n Node, name string, typ uint8) error {
+	if typ != unix.DT_REG && typ != unix.DT_UNKNOWN {
+		// The type is the listing's; another object may have the name by now.
+		var st unix.Stat_t
+		err := unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if vanished(err) {
+			return nil
+		}
+		if err == nil && unixType(st.Mode) != typ {
+			p.redo(d, name)
+			return nil
+		}
+	}
 	switch typ {
 	case unix.DT_REG:
 		return p.createFile(ctx, w, d, n, name)
@@ -31,6 +43,9 @@ func (p *pair) create(ctx context.Context, w *worker, d *dirTask, n Node, name s
 		return p.createOther(w, d, n, name)
 	}
 }
+
+// unixType is the DT_ value of a mode.
+func unixType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
 // reader is an object of `from` that is being copied, with what was true before
 // its content was read: a change since then shows in ctime, or was heard.
@@ -58,7 +73,7 @@ func (p *pair) read(w *worker, fd int) (reader, error) {
 	// The stamp is judged by the moment before the sync: a page that was written early in
 	// it may be dirty again at its end, and the next store into it moves no ctime.
 	r.at = time.Now()
-	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EROFS) {
+	if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EBADF) {
 		if err := p.lostData(fdPath(fd), "its data could not be written to the source device: "+err.Error()); err != nil {
 			return r, err
 		}
@@ -251,6 +266,10 @@ func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
 	r, err := p.read(w, src)
 	if err != nil {
 		return p.sourceFailed(n, "read attributes of", err)
+	}
+	if r.attr.IsRegular() || r.attr.IsDir() {
+		p.redo(d, name) // it took the name since it was listed
+		return nil
 	}
 	target := ""
 	if r.attr.Mode&unix.S_IFMT == unix.S_IFLNK {
