@@ -242,7 +242,7 @@ func TestSurveyTree(t *testing.T) {
 		shell(t, dir+"/t", `chown 70000:80000 file; truncate -s 5G sparse; touch -d '1950-01-01 UTC' ref; ln -s $(printf '%0500d' 0) long; setfattr -n user.big -v $(printf '%0600d' 0) caps; sync -f .`)
 		paths := map[string]bool{}
 		st, err := SurveyTree(t.Context(), openDir(t, dir+"/t"), SurveyOptions{Extents: true}, func(path string, a Attr) error {
-			paths[strings.Clone(path)] = true
+			paths[path] = true
 			return nil
 		})
 		if err != nil {

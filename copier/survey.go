@@ -133,7 +133,8 @@ func (s *survey) entry(ctx context.Context, b *Buffers, dir int, prefix string, 
 		return false, fmt.Errorf("open %s: %w", Escape(d.Name), err)
 	}
 	defer unix.Close(fd)
-	return s.object(ctx, b, fd, prefix+d.Name, len(d.Name))
+	// Cloned: at the root the sum is the name itself, and that lies in the listing's buffer.
+	return s.object(ctx, b, fd, strings.Clone(prefix+d.Name), len(d.Name))
 }
 
 func (s *survey) object(ctx context.Context, b *Buffers, fd int, path string, nameLen int) (enter bool, err error) {

@@ -67,7 +67,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{quota: o.QuotaBytes, fail: storeFailure{ended: make(chan struct{})}, maps: map[byte]*NodeMap{}, journals: map[byte]*Journal{}}
 	po := &pebble.Options{
-		FS:                          o.fs,
+		FS:                          &strictFS{o.fs, &s.fail},
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 4,
@@ -229,7 +229,10 @@ func (s *Store) Usage() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.usageAt) > time.Second {
-		s.usageAt, s.usage = now, int64(s.db.Metrics().DiskSpaceUsage())
+		var used int64
+		if s.fail.await(func() error { used = int64(s.db.Metrics().DiskSpaceUsage()); return nil }) == nil {
+			s.usageAt, s.usage = now, used
+		}
 	}
 	return s.usage
 }
@@ -291,5 +294,5 @@ func (s *Store) scan(prefix []byte, fn func(key, val []byte) error) error {
 			err = fn(it.Key()[len(prefix):], v)
 		}
 	}
-	return errors.Join(err, it.Close())
+	return errors.Join(err, s.fail.await(it.Close))
 }

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -102,6 +105,39 @@ func TestStoreOnAFullDisk(t *testing.T) {
 		t.Errorf("%+v %v", r, err)
 	}
 	must(t, s.Close())
+}
+
+// A directory that cannot be synced, or a log that cannot be made, is an error of the
+// call: Pebble would end the process.
+func TestStoreLosesItsLog(t *testing.T) {
+	for what, hit := range map[string]func(op errorfs.Op) bool{
+		"sync of the directory": func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileSync && op.Path == "journal" },
+		"making a log":          func(op errorfs.Op) bool { return op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".log") },
+		"writing a log":         func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") },
+	} {
+		var bad atomic.Bool
+		fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if bad.Load() && hit(op) {
+				return unix.ENOSPC
+			}
+			return nil
+		}))
+		s, err := OpenStore("journal", StoreOptions{fs: fs, CacheBytes: 1 << 20})
+		must(t, err)
+		bad.Store(true)
+		m := s.Map('f')
+		val := make([]byte, 1<<20)
+		for i := uint64(0); err == nil && i < 100; i++ {
+			if err = m.PutRanges(Node{i, 1}, val); err == nil {
+				err = s.SetMeta("x", nil, true)
+			}
+		}
+		if !errors.Is(err, ErrStore) || !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s: %v", what, err)
+		}
+		s.Usage() // waits for nobody
+		_ = s.Close()
+	}
 }
 
 func TestStoreMetaSurvives(t *testing.T) {
