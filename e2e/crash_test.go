@@ -1,7 +1,12 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,6 +119,55 @@ func armed(at string) bool {
 		return false
 	}
 	return true
+}
+
+// The watchdog is killed behind the fence: nobody would undo it any more if the engine
+// hung now, so the engine undoes it at once, and the application runs on the source.
+func TestWatchdogKilledBehindTheFence(t *testing.T) {
+	p := pairs[0]
+	r := newRig(t, p, 512)
+	r.populate(seeded(t).Uint64(), 250, 500)
+	r.background([]string{"FSMIGRATE_CRASH_AT=halt:drain"}, r.runArgs("--deadline", "10m")...)
+	r.waitPhase(toHold, "hold")
+	var asked process
+	asked.cmd = exec.Command(programs.fsmigrate, append([]string{"cutover", id}, r.global()...)...)
+	var said bytes.Buffer
+	asked.cmd.Stdout, asked.cmd.Stderr, asked.done = &said, &said, make(chan struct{})
+	if err := asked.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = asked.cmd.Wait(); close(asked.done) }()
+	engine := r.engine.cmd.Process.Pid
+	if !vol.Eventually(toHold, func() bool { return halted(engine) || asked.ended() }) || asked.ended() {
+		t.Fatalf("the engine did not halt behind the fence: %s", &said)
+	}
+	for _, p := range r.processes() {
+		if len(p.Args) > 1 && p.Args[1] == "watchdog" {
+			_ = syscall.Kill(p.PID, syscall.SIGKILL)
+		}
+	}
+	if err := syscall.Kill(engine, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if code := asked.code(t, toHold); code != 1 || !strings.Contains(said.String(), "lost its watchdog") {
+		t.Fatalf("cutover: exit %d, want 1 and the lost watchdog by name\n%s", code, &said)
+	}
+	if got := r.fsType(); got != fstypeOf(p.spec) {
+		t.Fatalf("%s is in place, want %s", got, p.spec)
+	}
+	r.moreChurn(50)
+	r.must([]string{"abort", id}, 0, 5)
+	r.engine.code(t, toEnd)
+	r.hook("stop")
+	r.judge("after an undone cutover", r.dir, 0)
+	r.released(p.spec, r.source, "")
+}
+
+// halted says whether a process is stopped by a signal.
+func halted(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, ok := strings.Cut(string(b), ") ")
+	return err == nil && ok && strings.HasPrefix(after, "T")
 }
 
 // The way back dies as well.

@@ -30,12 +30,13 @@ func (systemClock) AfterFunc(d time.Duration, f func()) func() {
 // errDeadline is the cause of a context that the cutover's deadline ended.
 var errDeadline = errors.New("the cutover's deadline has passed")
 
-// withDeadline is context.WithTimeoutCause by the injected clock.
-func withDeadline(ctx context.Context, c Clock, d time.Duration) (context.Context, context.CancelFunc) {
-	limited, cancel := context.WithCancelCause(ctx)
-	stop := c.AfterFunc(d, func() { cancel(errDeadline) })
-	return limited, func() {
+// withDeadline is context.WithTimeoutCause by the injected clock. End ends it before
+// its time, for a cause of its own; release lets go of the timer.
+func withDeadline(ctx context.Context, c Clock, d time.Duration) (limited context.Context, end context.CancelCauseFunc, release func()) {
+	limited, end = context.WithCancelCause(ctx)
+	stop := c.AfterFunc(d, func() { end(errDeadline) })
+	return limited, end, func() {
 		stop()
-		cancel(context.Canceled)
+		end(context.Canceled)
 	}
 }

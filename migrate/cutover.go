@@ -14,8 +14,9 @@ type attempt struct {
 	to      Side
 	seq     int
 	limited context.Context // ends with the deadline or with the run
-	cancel  context.CancelFunc
-	armed   bool // the watchdog may act, and the fence may be up
+	cancel  func()
+	armed   bool       // the watchdog may act, and the fence may be up
+	lost    chan error // of capacity 1: the watchdog has ended before it was told to
 
 	stopping time.Time // stop hook begun
 	fencing  time.Time // fence begun
@@ -83,7 +84,7 @@ func (m *Migration) swap(ctx context.Context, to Side) (done bool, err error) {
 		return false, err
 	}
 	m.truth = rec
-	a := &attempt{m: m, to: to, seq: rec.Seq + 1}
+	a := &attempt{m: m, to: to, seq: rec.Seq + 1, lost: make(chan error, 1)}
 	if err = a.approach(ctx); err == nil {
 		err = m.announce(ctx, "record", a.record)
 	}
@@ -208,19 +209,39 @@ func (m *Migration) hooked(ctx context.Context, name string, took time.Duration,
 	m.audit(ctx, "hook", fields)
 }
 
-// arm starts the one deadline, here and in the watchdog.
+// arm starts the one deadline, here and in the watchdog. A watchdog that ends before its
+// time ends the attempt too, as long as it is not recorded: from then on nobody would
+// undo a fence whose engine hangs or dies, so the fence comes down at once (I9, I10).
 func (a *attempt) arm(ctx context.Context) error {
 	a.m.quiet = true // no fsync of the audit log from here to settle
 	a.armed = true   // also when it fails: half armed is armed
 	deadline := time.Duration(a.m.plan.Cutover.Deadline)
-	a.limited, a.cancel = withDeadline(ctx, a.m.clock, deadline)
+	var end context.CancelCauseFunc
+	a.limited, end, a.cancel = withDeadline(ctx, a.m.clock, deadline)
 	if a.m.opt.Watchdog == nil {
 		return nil
 	}
-	if err := a.m.opt.Watchdog.Arm(ctx, a.seq, deadline); err != nil {
+	lost := func(err error) {
+		err = fmt.Errorf("%w: %w", errUnwatched, err)
+		a.lost <- err
+		end(err)
+	}
+	if err := a.m.opt.Watchdog.Arm(ctx, a.seq, deadline, lost); err != nil {
 		return fmt.Errorf("arm watchdog: %w", err)
 	}
 	return nil
+}
+
+// errUnwatched is the cause of an attempt that lost its watchdog.
+var errUnwatched = errors.New("the cutover lost its watchdog")
+
+// unwatched tells of a watchdog that was lost when it could not be undone any more.
+func (a *attempt) unwatched() {
+	select {
+	case err := <-a.lost:
+		a.m.warn("the cutover was finished without its watchdog", err.Error(), "nothing is left to do; look in its log, watchdog.log in the state directory, for who ended it")
+	default:
+	}
 }
 
 func (a *attempt) fence(ctx context.Context) error {

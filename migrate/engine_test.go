@@ -245,6 +245,50 @@ func TestWatchdogWins(t *testing.T) {
 	}
 }
 
+// TestWatchdogLost: before the record the fence comes down at once, without waiting for
+// a deadline that nobody enforces any more; after it the cutover is finished.
+func TestWatchdogLost(t *testing.T) {
+	for _, at := range []string{"fence", "drain", "swap-in", "follow"} {
+		t.Run(at, func(t *testing.T) {
+			r := newRig(t, nil, nil)
+			r.w.onOp = func(op string) {
+				if op == at {
+					r.w.lose()
+				}
+			}
+			var answer error
+			out, _ := r.until(t, r.askedAt(Hold, AskCutover, &answer))
+			if out.Truth != Source || !errors.Is(answer, errUnwatched) || !strings.Contains(fmt.Sprint(answer), "killed") {
+				t.Fatal(out.Phase, answer, r.w.log)
+			}
+			if !r.w.running || !r.w.writable[Source] || len(r.w.records) != 2 || r.w.records[1].Truth != Source {
+				t.Fatal(r.w.running, r.w.writable, r.w.records, r.w.log)
+			}
+			if i := slices.Index(everyStep, at); slices.Contains(r.w.log, everyStep[i+1]) || slices.Contains(r.w.log, "commit shadow") {
+				t.Fatalf("it went on without a watchdog: %v", r.w.log)
+			}
+		})
+	}
+	for _, at := range []string{"commit shadow", "settle shadow", "start", "health"} {
+		t.Run(at, func(t *testing.T) {
+			r := newRig(t, nil, nil)
+			r.w.onOp = func(op string) {
+				if op == at {
+					r.w.lose()
+				}
+			}
+			var answer error
+			out, _ := r.until(t, r.askedAt(Hold, AskCutover, &answer))
+			if out.Phase != Reverse || out.Truth != Shadow || answer != nil || !r.w.running || !r.w.writable[Shadow] {
+				t.Fatal(out.Phase, answer, r.w.log)
+			}
+			if !strings.Contains(strings.Join(r.warnings, "\n"), "finished without its watchdog") {
+				t.Errorf("nobody was told: %q", r.warnings)
+			}
+		})
+	}
+}
+
 // TestRecoveryClosesTheRecord: a process that was only stopped cannot commit later
 // what its successor has undone.
 func TestRecoveryClosesTheRecord(t *testing.T) {

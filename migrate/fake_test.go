@@ -34,6 +34,7 @@ type world struct {
 	records []Record
 	audit   []string
 	armed   int // the watchdog's record number; 0: not armed
+	lost    func(error)
 
 	ops    int
 	log    []string
@@ -158,8 +159,19 @@ func (w *world) op(name string) (after func(error) error, err error) {
 	case "watchdog":
 		w.fired = true
 		w.watchdog("deadline")
+	case "lost":
+		w.fired = true
+		w.lose()
 	}
 	return after, nil
+}
+
+// lose kills the watchdog, if there is one.
+func (w *world) lose() {
+	if w.armed != 0 {
+		w.armed = 0
+		w.lost(errors.New("signal: killed"))
+	}
 }
 
 // watchdog is the deadline, or the engine's death, as another process sees it.
@@ -353,12 +365,12 @@ func (s fakeService) Health(ctx context.Context, _ Env) error {
 
 type fakeWatchdog struct{ w *world }
 
-func (d fakeWatchdog) Arm(_ context.Context, seq int, _ time.Duration) error {
+func (d fakeWatchdog) Arm(_ context.Context, seq int, _ time.Duration, lost func(error)) error {
 	after, err := d.w.op("arm")
 	if err != nil {
 		return err
 	}
-	d.w.armed = seq
+	d.w.armed, d.w.lost = seq, lost
 	return after(nil)
 }
 

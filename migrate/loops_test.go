@@ -164,6 +164,7 @@ func TestLoops(t *testing.T) {
 		{"die-watchdog", "die", func(w *world) { w.watchdog("engine died") }},
 		{"power-cut", "die", (*world).boot},
 		{"watchdog", "watchdog", func(*world) {}},
+		{"watchdog-lost", "lost", func(*world) {}},
 	}
 	for _, sc := range scripts {
 		for _, mode := range modes {

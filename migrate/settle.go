@@ -127,6 +127,7 @@ func (a *attempt) release(ctx context.Context) error {
 		err = m.announce(ctx, "health", a.health)
 	}
 	_ = m.announce(ctx, "disarm", func(context.Context) error { m.disarm(); return nil })
+	a.unwatched()
 	return err
 }
 

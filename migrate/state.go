@@ -102,7 +102,10 @@ type Env struct {
 // The deadline is that of the record: once there is a record of its number, by whomever,
 // only the engine's death makes it act (a slow start hook is not run twice at once).
 type Watchdog interface {
-	Arm(ctx context.Context, seq int, deadline time.Duration) error
+	// Arm returns when it watches. Lost is called when it ends before it is disarmed:
+	// killed, or done acting because the deadline passed. At most once, from another
+	// goroutine, and not after Disarm returned. It must not block.
+	Arm(ctx context.Context, seq int, deadline time.Duration, lost func(error)) error
 	// Disarm ends it after the record was committed and settled, and returns when it
 	// has ended: one that is settling is waited for, so that two never settle at once.
 	// Idempotent, also without Arm, also for one that an earlier process armed.

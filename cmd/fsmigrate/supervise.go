@@ -72,9 +72,6 @@ func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host) (host
 		Command: func(seq int, deadline time.Duration) *exec.Cmd {
 			return a.watchdogCommand(dir, seq, deadline)
 		},
-		Lost: func(err error) {
-			h.Warn("the cutover's watchdog ended before it was disarmed", err.Error(), "the engine goes on under its own deadline")
-		},
 	}
 	return a.wire.engine(ctx, r)
 }

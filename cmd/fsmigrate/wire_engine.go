@@ -56,7 +56,8 @@ func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint s
 }
 
 // crashing makes the engine kill itself at a step of a cutover: "before:fence",
-// "after:record". Tests of crash safety set it.
+// "after:record"; or stop there with SIGSTOP until somebody lets it go on: "halt:drain".
+// Tests of crash safety set it.
 func crashing(e migrate.Events, at string) migrate.Events {
 	when, step, ok := strings.Cut(at, ":")
 	if !ok {
@@ -68,8 +69,12 @@ func crashing(e migrate.Events, at string) migrate.Events {
 		if begins != nil {
 			begins(name)
 		}
-		if when == "before" && name == step {
+		switch {
+		case name != step:
+		case when == "before":
 			die()
+		case when == "halt":
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		}
 	}
 	e.Cutover = func(name string, took time.Duration, err error) {

@@ -24,10 +24,6 @@ type Client struct {
 	// Command is the watchdog's command line for an attempt. Its standard input is
 	// the engine's socket; Run on it.
 	Command func(seq int, deadline time.Duration) *exec.Cmd
-	// Lost is told when a watchdog ends that was not disarmed: killed, or done
-	// acting because the deadline passed. Called once an Arm, from another goroutine.
-	// May be nil.
-	Lost func(error)
 	// Patience bounds Arm, and Disarm's wait for a watchdog that is settling.
 	// 0: 10 s and 5 min.
 	ArmWithin, DisarmWithin time.Duration
@@ -44,10 +40,11 @@ type armed struct {
 	ended    chan struct{} // closed when it was reaped
 	err      error         // how it ended; after ended
 	disarmed chan struct{} // closed when that is as it should be
+	told     chan struct{} // closed when nobody will be told any more that it was lost
 }
 
-// Arm starts a watchdog and returns when it watches.
-func (c *Client) Arm(ctx context.Context, seq int, deadline time.Duration) error {
+// Arm starts a watchdog and returns when it watches. Lost is migrate.Watchdog's.
+func (c *Client) Arm(ctx context.Context, seq int, deadline time.Duration, lost func(error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.armed != nil {
@@ -72,7 +69,7 @@ func (c *Client) Arm(ctx context.Context, seq int, deadline time.Duration) error
 		_ = ours.Close()
 		return fail(err)
 	}
-	a := &armed{conn: ours, ended: make(chan struct{}), disarmed: make(chan struct{})}
+	a := &armed{conn: ours, ended: make(chan struct{}), disarmed: make(chan struct{}), told: make(chan struct{})}
 	go func() {
 		a.err = cmd.Wait()
 		close(a.ended)
@@ -84,7 +81,7 @@ func (c *Client) Arm(ctx context.Context, seq int, deadline time.Duration) error
 		return fail(err)
 	}
 	c.armed = a
-	go c.attend(a)
+	go a.attend(lost)
 	return nil
 }
 
@@ -116,7 +113,8 @@ func (c *Client) confirm(ctx context.Context, conn *os.File) error {
 }
 
 // attend tells the engine when its watchdog ends before it was disarmed.
-func (c *Client) attend(a *armed) {
+func (a *armed) attend(lost func(error)) {
+	defer close(a.told)
 	<-a.ended
 	select {
 	case <-a.disarmed:
@@ -127,9 +125,7 @@ func (c *Client) attend(a *armed) {
 	if err == nil {
 		err = errors.New("it acted: the deadline has passed")
 	}
-	if c.Lost != nil {
-		c.Lost(fmt.Errorf("the watchdog has ended: %w", err))
-	}
+	lost(fmt.Errorf("the watchdog has ended: %w", err))
 }
 
 // Disarm ends the watchdog and returns when it has ended, also one that is settling
@@ -157,6 +153,7 @@ func (c *Client) Disarm() error {
 		_ = err // it has ended, or is settling: waited for below
 		select {
 		case <-a.ended:
+			<-a.told
 		case <-limit.C:
 			return stuck()
 		}

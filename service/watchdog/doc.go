@@ -19,8 +19,9 @@
 //
 // It holds a lock on watchdog.lock for its whole life. That is how Disarm, also of a
 // later engine, knows that none is settling any more, and it frees itself when the
-// watchdog is killed. When it is killed the engine hears it at once (Client.Lost), goes
-// on under its own clock, and is no worse off than without a watchdog.
+// watchdog is killed. When it is killed the engine hears it at once (Arm's lost): before
+// the record it undoes what it began, because nobody would do so if it hung now, and
+// after it there is only the rest to finish.
 //
 // Under systemd the unit says KillMode=process, so that stopping or killing the engine
 // leaves the watchdog alone. Its score for the out-of-memory killer is -900 and its

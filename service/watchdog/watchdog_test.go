@@ -139,7 +139,7 @@ func client(t *testing.T, dir string) (*Client, chan error, func() int) {
 	var mu sync.Mutex
 	var last *exec.Cmd
 	c := &Client{
-		Dir: dir, DisarmWithin: 10 * time.Second, Lost: func(err error) { lost <- err },
+		Dir: dir, DisarmWithin: 10 * time.Second,
 		Command: func(seq int, deadline time.Duration) *exec.Cmd {
 			cmd := exec.Command("/proc/self/exe", strconv.Itoa(seq), deadline.String())
 			cmd.Env = append(os.Environ(), "WATCHDOG_TEST_DIR="+dir)
@@ -161,6 +161,13 @@ func client(t *testing.T, dir string) (*Client, chan error, func() int) {
 	}
 }
 
+func tell(lost chan error) func(error) { return func(err error) { lost <- err } }
+
+// unheard is for a watchdog that is never armed.
+func unheard(t *testing.T) func(error) {
+	return func(err error) { t.Errorf("told of a watchdog that was never armed: %v", err) }
+}
+
 func commit(t *testing.T, s *store, seq int) migrate.Record {
 	t.Helper()
 	r, err := s.Commit(t.Context(), migrate.Record{Seq: seq, Truth: migrate.Shadow, By: "engine"})
@@ -176,10 +183,10 @@ func TestDisarmedAfterTheRecord(t *testing.T) {
 	if err := c.Disarm(); err != nil {
 		t.Fatalf("without Arm: %v", err)
 	}
-	if err := c.Arm(t.Context(), 1, time.Minute); err != nil {
+	if err := c.Arm(t.Context(), 1, time.Minute, tell(lost)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Arm(t.Context(), 1, time.Minute); err == nil {
+	if err := c.Arm(t.Context(), 1, time.Minute, tell(lost)); err == nil {
 		t.Error("armed twice")
 	}
 	if r := commit(t, s, 1); r.By != "engine" {
@@ -198,7 +205,7 @@ func TestDisarmedAfterTheRecord(t *testing.T) {
 		t.Errorf("reported lost: %v", err)
 	default:
 	}
-	if err := c.Arm(t.Context(), 2, time.Minute); err != nil {
+	if err := c.Arm(t.Context(), 2, time.Minute, tell(lost)); err != nil {
 		t.Errorf("again, for the next attempt: %v", err)
 	}
 }
@@ -208,7 +215,7 @@ func TestDisarmedAfterTheRecord(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	dir, s := setup(t)
 	c, lost, _ := client(t, dir)
-	if err := c.Arm(t.Context(), 1, 50*time.Millisecond); err != nil {
+	if err := c.Arm(t.Context(), 1, 50*time.Millisecond, tell(lost)); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-lost; !strings.Contains(err.Error(), "deadline") {
@@ -226,7 +233,7 @@ func TestDeadline(t *testing.T) {
 func TestDeadlineAfterTheRecordIsNone(t *testing.T) {
 	dir, s := setup(t)
 	c, lost, _ := client(t, dir)
-	if err := c.Arm(t.Context(), 1, 300*time.Millisecond); err != nil {
+	if err := c.Arm(t.Context(), 1, 300*time.Millisecond, tell(lost)); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, s, 1)
@@ -392,7 +399,7 @@ func TestNoStartOnAnUnsettledVolume(t *testing.T) {
 func TestWatchdogKilled(t *testing.T) {
 	dir, s := setup(t)
 	c, lost, pid := client(t, dir)
-	if err := c.Arm(t.Context(), 1, time.Minute); err != nil {
+	if err := c.Arm(t.Context(), 1, time.Minute, tell(lost)); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(pid(), unix.SIGKILL); err != nil {
@@ -404,7 +411,7 @@ func TestWatchdogKilled(t *testing.T) {
 	if err := c.Disarm(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Arm(t.Context(), 1, time.Minute); err != nil {
+	if err := c.Arm(t.Context(), 1, time.Minute, tell(lost)); err != nil {
 		t.Errorf("another one: %v", err)
 	}
 	if r := commit(t, s, 1); r.By != "engine" {
@@ -443,25 +450,25 @@ func TestNotArmed(t *testing.T) {
 	dir, s := setup(t)
 	commit(t, s, 1)
 	c, _, _ := client(t, dir)
-	if err := c.Arm(t.Context(), 1, time.Minute); err == nil || !strings.Contains(err.Error(), "record 1 is there already") {
+	if err := c.Arm(t.Context(), 1, time.Minute, unheard(t)); err == nil || !strings.Contains(err.Error(), "record 1 is there already") {
 		t.Errorf("armed for a record that is there: %v", err)
 	}
 	lock, err := tryLock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Arm(t.Context(), 2, time.Minute); err == nil || !strings.Contains(err.Error(), lockName) {
+	if err := c.Arm(t.Context(), 2, time.Minute, unheard(t)); err == nil || !strings.Contains(err.Error(), lockName) {
 		t.Errorf("armed beside another one: %v", err)
 	}
 	lock.Close()
 	c.Command = func(int, time.Duration) *exec.Cmd { return exec.Command("sleep", "1000") }
 	c.ArmWithin = 50 * time.Millisecond
-	if err := c.Arm(t.Context(), 2, time.Minute); err == nil || !strings.Contains(err.Error(), "did not say") {
+	if err := c.Arm(t.Context(), 2, time.Minute, unheard(t)); err == nil || !strings.Contains(err.Error(), "did not say") {
 		t.Errorf("armed by one that says nothing: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Arm(ctx, 2, time.Minute); !errors.Is(err, context.Canceled) {
+	if err := c.Arm(ctx, 2, time.Minute, unheard(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("armed without a context: %v", err)
 	}
 }
