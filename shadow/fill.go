@@ -28,8 +28,11 @@ func (p *pair) fill(ctx context.Context, w *worker, n, to Node) error {
 
 func (p *pair) fillAll(ctx context.Context, w *worker, n, to Node) error {
 	from, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
-	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+	if vanished(err) {
 		return nil
+	}
+	if errors.Is(err, unix.ENOTDIR) {
+		return p.remake(n)
 	}
 	if err != nil {
 		return errors.Join(errUnread, p.sourceFailed(n, "open", err))

@@ -14,18 +14,8 @@ import (
 
 // create makes the counterpart of n, which has none yet, under name of d.
 func (p *pair) create(ctx context.Context, w *worker, d *dirTask, n Node, name string, typ uint8) error {
-	if typ != unix.DT_REG && typ != unix.DT_UNKNOWN {
-		// The type is the listing's; another object may have the name by now.
-		var st unix.Stat_t
-		err := unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if vanished(err) {
-			return nil
-		}
-		if err == nil && unixType(st.Mode) != typ {
-			p.redo(d, name)
-			return nil
-		}
-	}
+	// The type is the listing's, and another object may have the name by now: each of
+	// these looks at n itself before it makes something of that type.
 	switch typ {
 	case unix.DT_REG:
 		return p.createFile(ctx, w, d, n, name)
@@ -43,9 +33,6 @@ func (p *pair) create(ctx context.Context, w *worker, d *dirTask, n Node, name s
 		return p.createOther(w, d, n, name)
 	}
 }
-
-// unixType is the DT_ value of a mode.
-func unixType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
 // reader is an object of `from` that is being copied, with what was true before
 // its content was read: a change since then shows in ctime, or was heard.
@@ -129,6 +116,11 @@ func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, name string) error {
 	src, err := copier.OpenBeneath(d.from, name, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
 	if err != nil {
+		var st unix.Stat_t
+		if unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+			p.redo(d, name) // a device has the name by now, which this mount does not open
+			return nil
+		}
 		return p.vanishedOr(d, name, "open", err)
 	}
 	defer unix.Close(src)
@@ -140,6 +132,10 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 	if err != nil {
 		p.unread(d, n, name)
 		return p.sourceFailed(n, "read attributes of", err)
+	}
+	if !r.attr.IsRegular() {
+		p.redo(d, name) // it took the name since it was listed
+		return nil
 	}
 	if d.left != nil && r.attr.Size >= largeFile {
 		d.later(w, name)
@@ -214,13 +210,23 @@ func (p *pair) displace(d *dirTask, name string) error {
 
 // createDir makes a directory and has its entries copied by tasks of their own.
 func (p *pair) createDir(w *worker, d *dirTask, n Node, name string) error {
+	// By its handle: a record that calls a file a directory would go with it to every new name.
+	src, err := p.from.open(n, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+		p.redo(d, name)
+		return nil
+	}
+	if err != nil {
+		return p.sourceFailedAt(n, d.pathOf(name), "open", err)
+	}
+	unix.Close(src)
 	if _, ok := p.fitted(n, fdName{d.from, name}, nil); !ok {
 		return nil
 	}
 	if err := p.touch("mkdir"); err != nil {
 		return err
 	}
-	err := unix.Mkdirat(d.to, name, 0o700)
+	err = unix.Mkdirat(d.to, name, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		if err := p.displace(d, name); err != nil {
 			return err
@@ -335,6 +341,9 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 	if vanished(err) {
 		return nil // its directory's comparison takes its name away
 	}
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		return p.remake(n) // no file: the record is wrong
+	}
 	if err != nil {
 		return p.sourceFailed(n, "open", err)
 	}
@@ -346,6 +355,9 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 	r, err := p.read(w, src)
 	if err != nil {
 		return p.sourceFailed(n, "read attributes of", err)
+	}
+	if uint8(r.attr.Mode&unix.S_IFMT>>12) != rec.Type {
+		return p.remake(n)
 	}
 	want, ok := p.fitted(n, fdName{fd: src}, &r.attr)
 	if !ok {
@@ -406,7 +418,7 @@ func (p *pair) openTarget(to Node, file bool) (int, error) {
 	return fd, nil
 }
 
-// remake forgets a counterpart that a power cut took. Which directories name it is
+// remake forgets a counterpart that a power cut took, or that is of another type. Which directories name it is
 // not known from the object, so all of them are compared again.
 func (p *pair) remake(n Node) error {
 	p.allDirs.Store(true)

@@ -244,8 +244,11 @@ func (p *pair) dressDir(w *worker, n Node, s dirState) error {
 		return err
 	}
 	src, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
-	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+	if vanished(err) {
 		return nil
+	}
+	if errors.Is(err, unix.ENOTDIR) {
+		return p.remake(n)
 	}
 	if err != nil {
 		return p.sourceFailed(n, "open", err)

@@ -104,11 +104,8 @@ func (p *pair) rescan(ctx context.Context) (scanResult, error) {
 // rescanIfNeeded scans when events were lost or marks dropped, and from time to time
 // for what makes no events.
 func (p *pair) rescanIfNeeded(ctx context.Context) error {
-	if p.allDirs.Swap(false) {
-		if err := p.markAllDirs(); err != nil {
-			p.allDirs.Store(true)
-			return err
-		}
+	if err := p.markDirsIfAsked(); err != nil {
+		return err
 	}
 	needed, _ := p.journal.NeedRescan()
 	cut := p.interrupted.Swap(false)
@@ -144,6 +141,19 @@ func (p *pair) unseen() bool {
 	p.counts.mu.Lock()
 	defer p.counts.mu.Unlock()
 	return p.scans && p.heard.Load() > p.counts.scanned.UnixNano()
+}
+
+// markDirsIfAsked has all directories compared after an object lost its counterpart: which
+// of them name it is not known.
+func (p *pair) markDirsIfAsked() error {
+	if !p.allDirs.Swap(false) {
+		return nil
+	}
+	err := p.markAllDirs()
+	if err != nil {
+		p.allDirs.Store(true)
+	}
+	return err
 }
 
 // markAllDirs has every directory's entries compared: for what can only be found by its name.
@@ -186,10 +196,10 @@ func (p *pair) drain(ctx context.Context) (migrate.Proof, error) {
 			return migrate.Proof{}, err
 		}
 		if left > 0 {
-			// Something is in limbo whose object lives: its name was missed.
-			if err := p.markAllDirs(); err != nil {
-				return migrate.Proof{}, err
-			}
+			p.allDirs.Store(true) // something is in limbo whose object lives: its name was missed
+		}
+		if err := p.markDirsIfAsked(); err != nil {
+			return migrate.Proof{}, err
 		}
 		if res.different == 0 && left == 0 && p.journal.Len() == 0 { // limbo's sweep may have marked something
 			break

@@ -63,8 +63,11 @@ func (p *pair) reconcileNames(ctx context.Context, w *worker, n Node, names map[
 		return err // not copied yet: its parent's reconciliation will, with all below it
 	}
 	from, err := p.from.open(n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
-	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+	if vanished(err) {
 		return nil // its parent's reconciliation takes its name away
+	}
+	if errors.Is(err, unix.ENOTDIR) {
+		return p.remake(n) // an object never changes its type: the record is wrong
 	}
 	if err != nil {
 		return errors.Join(errUnread, p.sourceFailed(n, "open", err))

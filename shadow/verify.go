@@ -195,9 +195,12 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 		flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
 	}
 	src, err := p.from.open(n, flags)
-	if vanished(err) || errors.Is(err, unix.ENOTDIR) {
+	if vanished(err) {
 		p.settled(n)
 		return nil
+	}
+	if errors.Is(err, unix.ENOTDIR) {
+		return p.remake(n)
 	}
 	if err != nil {
 		return p.sourceFailed(n, "open", err)
