@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // Scenarios are the names that Only takes.
-var Scenarios = []string{"small", "large", "pause", "rename"}
+var Scenarios = []string{"small", "large", "pause", "rename", "dirty", "hot", "resume"}
 
 // bench is an invocation.
 type bench struct {
@@ -43,7 +43,8 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) (*result, error)
-	}{{"small", b.small}, {"large", b.large}, {"pause", b.pause}, {"rename", b.rename}} {
+	}{{"small", b.small}, {"large", b.large}, {"pause", b.pause}, {"rename", b.rename},
+		{"dirty", b.dirty}, {"hot", b.hot}, {"resume", b.resume}} {
 		if len(o.Only) > 0 && !slices.Contains(o.Only, s.name) {
 			continue
 		}

@@ -1,17 +1,9 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"time"
-
-	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // changed is how many files are rewritten before the last pass.
@@ -69,73 +61,14 @@ func (b *bench) again(ctx context.Context, r *rig, round int) (m run, err error)
 
 // cutover runs a whole migration with the real command, changes files in Hold, cuts over,
 // and goes back, so that the next round finds the source as it was.
-func (b *bench) cutover(ctx context.Context, r *rig, round int) (m run, err error) {
-	if err := r.blank(ctx); err != nil {
-		return m, err
-	}
-	if err := errors.Join(os.RemoveAll(r.state()), os.Mkdir(r.state(), 0o700)); err != nil {
-		return m, err
-	}
-	args := func(more ...string) []string {
-		return append([]string{"--json", "--state", r.state(), "--fstab", r.fstab()}, more...)
-	}
-	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, b.Binary, args("run", r.data(), "--to", "xfs", "--spare", r.spare.Path, "--wipe", "--id", "bench", "--yes",
-		"--no-supervisor", "--policy", b.Policy, "--stop", "true", "--start", "true", "--pause-budget", "60s")...)
-	cmd.Stderr = &said
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	if err := cmd.Start(); err != nil {
-		return m, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	do := func(more ...string) error { return tool(ctx, b.Binary, args(more...)...) }
-	err = func() error {
-		if err := b.created(ctx, filepath.Join(r.state(), "bench"), ended); err != nil {
-			return fmt.Errorf("%w: %s", err, said.String())
-		}
-		if err := do("wait", "bench", "--for", "hold", "--timeout", "2h"); err != nil {
-			return err
+func (b *bench) cutover(ctx context.Context, r *rig, round int) (run, error) {
+	return b.migration(ctx, r, session{}, func(s *session) (m run, err error) {
+		if err := s.do(ctx, "wait", "bench", "--for", "hold", "--timeout", "2h"); err != nil {
+			return m, err
 		}
 		if err := touch(r.data(), b.Files, changed, 2*round+1); err != nil {
-			return err
+			return m, err
 		}
-		if err := do("cutover", "bench"); err != nil {
-			return err
-		}
-		out, err := exec.CommandContext(ctx, b.Binary, args("status", "bench")...).Output()
-		if err != nil {
-			return err
-		}
-		var s migrate.Status
-		if err := json.Unmarshal(out, &s); err != nil {
-			return err
-		}
-		m = run{Seconds: s.Report.PauseMS / 1e3, RSS: s.Report.PeakRSS}
-		return do("rollback", "bench")
-	}()
-	if err != nil {
-		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
-	}
-	<-ended // exit 6 after a rollback; what failed before it is in err
-	return m, err
-}
-
-// created waits until the migration's directory is there, or its engine is not.
-func (b *bench) created(ctx context.Context, dir string, ended chan error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, err := os.Stat(dir); err == nil {
-			return nil
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("fsmigrate run ended: %w", errOr(err, "at once"))
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
+		return s.swap(ctx)
+	})
 }

@@ -21,6 +21,8 @@ type Case struct {
 func Objects(t testing.TB, a string) {
 	t.Helper()
 	for _, command := range [][]string{
+		{"setfacl", "-b", "-k", a}, // or what is made here, and again by Undo, would inherit
+		{"chmod", "0755", a},
 		{"dd", "if=/dev/urandom", "of=" + a + "/plain", "bs=5000", "count=1", "status=none"},
 		{"mkdir", a + "/folder"},
 		{"ln", "-s", "target", a + "/symlink"},
