@@ -37,6 +37,7 @@ type Migration struct {
 	wake      chan struct{} // one token: the queue is not empty
 	interrupt context.CancelCauseFunc
 	started   bool
+	recovered bool // Run knows where it stands: the phase is not merely the one of the engine before
 	ended     bool
 }
 
@@ -131,6 +132,9 @@ func (m *Migration) run(ctx context.Context) error {
 	if err := m.recover(ctx); err != nil {
 		return m.leave(ctx, err)
 	}
+	m.mu.Lock()
+	m.recovered = true
+	m.mu.Unlock()
 	for !m.state.Phase.Ended() {
 		if !m.swapping() {
 			if err := m.attend(ctx); err != nil {

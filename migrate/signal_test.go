@@ -233,3 +233,39 @@ func TestProgress(t *testing.T) {
 		t.Fatalf("%+v", told)
 	}
 }
+
+// settling looks at the status while a resumed engine is not yet where it stood.
+type settling struct {
+	*fakeSubject
+	seen func()
+}
+
+func (s settling) Settle(ctx context.Context, truth Side) error {
+	s.seen()
+	return s.fakeSubject.Settle(ctx, truth)
+}
+
+// An engine that resumes in Hold does not say that it holds before it follows the
+// changes again: who waits for Hold would cut over into a refusal.
+func TestResumingIsNotHold(t *testing.T) {
+	r := newRig(t, nil, nil)
+	if _, err := r.until(t, func(_ int, p Phase) bool { return p == Hold }); KindOf(err) != Stopped {
+		t.Fatal(err)
+	}
+	again := newRig(t, nil, nil)
+	again.w = r.w
+	var seen []Phase
+	subject := settling{&fakeSubject{w: r.w}, func() { seen = append(seen, again.Status().Phase) }}
+	var err error
+	again.Migration, err = New(Options{Plan: testPlan(nil), Subject: subject, Store: fakeStore{r.w}, Service: fakeService{r.w},
+		Watchdog: fakeWatchdog{r.w}, Clock: r.w, poll: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := again.until(t, func(_ int, p Phase) bool { return p == Hold }); KindOf(err) != Stopped || out.Phase != Hold {
+		t.Fatal(out, err)
+	}
+	if !slices.Equal(seen, []Phase{CatchUp}) {
+		t.Errorf("while it settled: %v", seen)
+	}
+}

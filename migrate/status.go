@@ -83,10 +83,13 @@ func (m *Migration) publish() {
 // Status says where the migration stands. Safe from any goroutine.
 func (m *Migration) Status() Status {
 	m.mu.Lock()
-	v, running := m.view, m.started && !m.ended
+	v, running, recovered := m.view, m.started && !m.ended, m.recovered
 	m.mu.Unlock()
 	s := StatusOf(*v.plan, v.state, v.truth)
 	s.Running = running
+	if running && !recovered && (s.Phase == Hold || s.Phase == Verify) {
+		s.Phase = CatchUp // nobody followed the changes until now
+	}
 	b := v.backlog
 	s.DirtyUnits, s.DirtyBytes, s.Unverified = b.Units, b.Bytes, b.Unverified
 	s.DirtyRate, s.CopyRate = b.DirtyRate, b.CopyRate
