@@ -2,6 +2,8 @@ package shadow
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,20 +27,56 @@ const (
 func (p *pair) learn(took time.Duration, res *migrate.PassResult) {
 	p.counts.mu.Lock()
 	defer p.counts.mu.Unlock()
+	learn(&p.counts.unitCost, &p.counts.byteRate, took, res.Units, res.Bytes)
+}
+
+// learnCheck is learn for what was read back.
+func (p *pair) learnCheck(took time.Duration, units, bytes int64) {
+	p.counts.mu.Lock()
+	defer p.counts.mu.Unlock()
+	learn(&p.counts.checkCost, &p.counts.checkRate, took, units, bytes)
+}
+
+// learn takes what took long for its bytes for a rate, all else for a cost a unit.
+func learn(cost *time.Duration, rate *float64, took time.Duration, units, bytes int64) {
 	const weight = 0.3
-	if res.Bytes > 4<<20 && took > 0 {
-		rate := float64(res.Bytes) / took.Seconds()
-		if p.counts.byteRate == 0 {
-			p.counts.byteRate = rate
+	if bytes > 4<<20 && took > 0 {
+		now := float64(bytes) / took.Seconds()
+		if *rate == 0 {
+			*rate = now
 		}
-		p.counts.byteRate += weight * (rate - p.counts.byteRate)
-	} else if res.Units >= 16 {
-		cost := took / time.Duration(res.Units)
-		if p.counts.unitCost == 0 {
-			p.counts.unitCost = cost
+		*rate += weight * (now - *rate)
+	} else if units >= 16 {
+		now := took / time.Duration(units)
+		if *cost == 0 {
+			*cost = now
 		}
-		p.counts.unitCost += time.Duration(weight * float64(cost-p.counts.unitCost))
+		*cost += time.Duration(weight * float64(now-*cost))
 	}
+}
+
+// pause predicts how long a cutover that begins now refuses writes: each unit is copied
+// and read back, the inodes are scanned, and both sides are synced. What was learnt
+// varies with the machine's load: a quarter is added.
+func (p *pair) pause(units, bytes int64) time.Duration {
+	p.counts.mu.Lock()
+	c := p.counts.costs
+	p.counts.mu.Unlock()
+	def := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.unitCost, assumedUnit)
+	def(&c.checkCost, assumedUnit)
+	over := func(rate float64) time.Duration {
+		if rate == 0 {
+			rate = assumedRate
+		}
+		return time.Duration(float64(bytes) / rate * float64(time.Second))
+	}
+	work := time.Duration(units)*(c.unitCost+c.checkCost) + over(c.byteRate) + over(c.checkRate)
+	return swapCost + 2*c.scanCost + work*5/4
 }
 
 // Backlog is Subject.Backlog.
@@ -55,27 +93,24 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 		// directory has lost. Behind the fence each object is accounted for.
 		b.Unverified = min(b.Unverified, b.Units)
 	}
-	sizes, err := p.dirtyBytes()
+	counted := map[uint64]bool{}
+	var err error
+	if b.Bytes, err = p.dirtyBytes(counted); err != nil {
+		return b, err
+	}
+	p.counts.mu.Lock()
+	b.CopyRate, b.ConsistentAsOf = p.counts.byteRate, p.counts.consistent
+	p.counts.mu.Unlock()
+	if b.CopyRate == 0 {
+		b.CopyRate = assumedRate
+	}
+	b.DirtyRate = p.journal.DirtyRate() * p.meanSize()
+	again, againBytes, err := p.racyBytes(counted) // read once more behind the fence
 	if err != nil {
 		return b, err
 	}
-	b.Bytes = sizes
-	p.counts.mu.Lock()
-	unit, rate, scan, committed := p.counts.unitCost, p.counts.byteRate, p.counts.scanCost, p.counts.consistent
-	p.counts.mu.Unlock()
-	if unit == 0 {
-		unit = assumedUnit
-	}
-	if rate == 0 {
-		rate = assumedRate
-	}
-	b.CopyRate = rate
-	b.DirtyRate = p.journal.DirtyRate() * p.meanSize()
-	b.ConsistentAsOf = committed
-	again := p.racyLen() // read once more behind the fence
-	open, openBytes := t.openForWriting(p)
-	b.PredictedPause = swapCost + 2*scan + time.Duration(b.Units+int64(again)+int64(open))*unit +
-		time.Duration(float64(b.Bytes+openBytes)/rate*float64(time.Second))
+	open, openBytes := t.openForWriting(p, counted)
+	b.PredictedPause = p.pause(b.Units+int64(again)+int64(open), b.Bytes+againBytes+openBytes)
 	if b.Units == 0 && p.scans {
 		b.ConsistentAsOf = time.Now() // nothing was heard since the last scan found nothing
 	}
@@ -127,11 +162,12 @@ func (p *pair) waiting() int {
 }
 
 // dirtyBytes is an upper bound of the bytes that the dirty units make a pass read:
-// a watch does not know ranges, so each file counts whole.
-func (p *pair) dirtyBytes() (int64, error) {
+// a watch does not know ranges, so each file counts whole. Their inodes go to counted.
+func (p *pair) dirtyBytes(counted map[uint64]bool) (int64, error) {
 	units := p.journal.Peek(sampledUnits)
 	var sum int64
 	for _, u := range units {
+		counted[u.Node.Ino] = true
 		// A file that has only new attributes is read too, unless its stamp says that that is all.
 		rec, known, err := p.nodes.Get(u.Node)
 		if err != nil {
@@ -155,9 +191,34 @@ func (p *pair) meanSize() float64 {
 	return 4096
 }
 
+// racyBytes counts the files that wait for their window to be over, and their bytes.
+func (p *pair) racyBytes(counted map[uint64]bool) (files int, bytes int64, err error) {
+	p.racyMu.Lock()
+	nodes := slices.Collect(maps.Keys(p.racy))
+	p.racyMu.Unlock()
+	for i, n := range nodes {
+		if counted[n.Ino] {
+			continue
+		}
+		counted[n.Ino] = true
+		files++
+		if i >= sampledUnits {
+			continue
+		}
+		rec, known, err := p.nodes.Get(n)
+		if err != nil {
+			return 0, 0, err
+		}
+		if known {
+			bytes += rec.Size
+		}
+	}
+	return files, bytes, nil
+}
+
 // openForWriting counts the files that an application holds open for writing and
-// that are not dirty now: each may be changed until the fence.
-func (t *Tree) openForWriting(p *pair) (files int, bytes int64) {
+// that are neither dirty now nor counted already: each may be changed until the fence.
+func (t *Tree) openForWriting(p *pair, counted map[uint64]bool) (files int, bytes int64) {
 	t.open.mu.Lock()
 	defer t.open.mu.Unlock()
 	if time.Since(t.open.at) < openEvery || p.back {
@@ -180,7 +241,7 @@ func (t *Tree) openForWriting(p *pair) (files int, bytes int64) {
 		seen[h.Path] = true
 		if unix.Lstat(h.Path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			t.open.files++
-			if p.journal.Dirty(Node{Ino: st.Ino}) == 0 {
+			if !counted[st.Ino] {
 				t.open.bytes += st.Size
 			}
 		}

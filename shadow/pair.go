@@ -73,14 +73,20 @@ type pair struct {
 
 // counters are what Backlog's predictions are made of.
 type counters struct {
-	mu         sync.Mutex
-	unitCost   time.Duration // of one unit of a pass, without its bytes
-	byteRate   float64       // bytes/s that a pass compares
-	syncCost   time.Duration // of the syncs at a pass's end
-	scanCost   time.Duration // of the last scan of all inodes of `from`
+	mu sync.Mutex
+	costs
 	consistent time.Time
 	committed  time.Time
 	scanned    time.Time
+}
+
+// costs are what a pause is predicted from; 0: not measured yet.
+type costs struct {
+	unitCost  time.Duration // of one unit of a pass, without its bytes
+	byteRate  float64       // bytes/s that a pass compares
+	checkCost time.Duration // of reading one unit back, without its bytes
+	checkRate float64       // bytes/s that are read back
+	scanCost  time.Duration // of the last scan of all inodes of `from`
 }
 
 type pairOptions struct {

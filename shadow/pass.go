@@ -363,7 +363,6 @@ func (p *pair) checkpoint(ctx context.Context) (err error) {
 	// A record takes its epoch after its object was written, so every record of
 	// this epoch or an older one is covered by the syncs that follow.
 	epoch := p.epoch.Add(1) - 1
-	began := time.Now()
 	if err := p.syncFrom(); err != nil {
 		return err
 	}
@@ -372,7 +371,7 @@ func (p *pair) checkpoint(ctx context.Context) (err error) {
 	}
 	now := time.Now()
 	p.counts.mu.Lock()
-	p.counts.syncCost, p.counts.committed = now.Sub(began), now
+	p.counts.committed = now
 	p.counts.mu.Unlock()
 	return p.journal.Commit(ctx, done, epoch, p.bootID)
 }

@@ -143,12 +143,16 @@ func (p *pair) readBack(ctx context.Context) (migrate.Proof, error) {
 	}
 	c := &check{direct: true}
 	var tasks []task
+	units := int64(len(nodes))
 	for len(nodes) > 0 {
 		part := nodes[:min(chunk, len(nodes))]
 		nodes = nodes[len(part):]
 		tasks = append(tasks, p.checkTask(c, part))
 	}
 	err := p.run(ctx, tasks)
+	if err == nil {
+		p.learnCheck(time.Since(began), units, c.bytes.Load())
+	}
 	return p.checked(c, began), err
 }
 
