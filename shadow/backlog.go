@@ -88,7 +88,7 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 	var b migrate.Backlog
 	b.Units = int64(p.journal.Len() + p.waiting())
 	b.Unverified = max(0, p.nodes.Count()-p.verifiedCount())
-	if p.verifies && b.Units > 0 {
+	if p.verifies.Load() && b.Units > 0 {
 		// Of what is dirty more may be unverified than there are units: all that one dirty
 		// directory has lost. Behind the fence each object is accounted for.
 		b.Unverified = min(b.Unverified, b.Units)
@@ -111,7 +111,7 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 	}
 	open, openBytes := t.openForWriting(p, counted)
 	b.PredictedPause = p.pause(b.Units+int64(again)+int64(open), b.Bytes+againBytes+openBytes)
-	if b.Units == 0 && p.scans {
+	if b.Units == 0 && p.scans.Load() {
 		b.ConsistentAsOf = time.Now() // nothing was heard since the last scan found nothing
 	}
 	for _, f := range append(t.fileSpare(), p.fails.list()...) {
@@ -225,11 +225,7 @@ func (t *Tree) openForWriting(p *pair, counted map[uint64]bool) (files int, byte
 		return t.open.files, t.open.bytes
 	}
 	t.open.at, t.open.files, t.open.bytes = time.Now(), 0, 0
-	var st unix.Stat_t
-	if unix.Fstat(p.from.fd, &st) != nil {
-		return 0, 0
-	}
-	holders, err := blockdev.FileHolders(st.Dev, t.o.Plan.Source.Mount)
+	holders, err := blockdev.FileHolders(p.from.dev, t.o.Plan.Source.Mount)
 	if err != nil {
 		return 0, 0
 	}
@@ -239,6 +235,7 @@ func (t *Tree) openForWriting(p *pair, counted map[uint64]bool) (files int, byte
 			continue
 		}
 		seen[h.Path] = true
+		var st unix.Stat_t
 		if unix.Lstat(h.Path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			t.open.files++
 			if !counted[st.Ino] {

@@ -109,6 +109,9 @@ func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 	if w != nil && r.attr.Nlink == 1 && rec.Type != unix.S_IFDIR>>12 {
 		return w.put(p, n, rec)
 	}
+	if p.pending.amend(n, rec) {
+		return nil
+	}
 	return p.nodes.Put(n, rec)
 }
 
@@ -427,9 +430,9 @@ func (p *pair) remake(n Node) error {
 
 // drop forgets that n has a counterpart.
 func (p *pair) drop(n Node) error {
-	if _, fresh := p.pending.get(n); fresh {
-		p.journal.Mark(n, Object|Firm) // a record in a batch outlives this; the next pass drops it
-		p.allDirs.Store(true)
+	if p.pending.amend(n, nil) {
+		p.settled(n)
+		p.prints.Delete(n.Ino)
 		return nil
 	}
 	rec, known, err := p.nodes.Get(n)

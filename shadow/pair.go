@@ -50,10 +50,11 @@ type pair struct {
 	left          leftBehind
 	done          []Unit // cleaned in memory, not yet durably
 	doneMu        sync.Mutex
-	fresh         freshSet // objects copied since they were last verified
-	verifies      bool     // read back what a pass copies
-	scans         bool     // scan for what makes no events, from time to time
-	fenced        bool     // nobody changes `from`: racy stamps do not matter
+	fresh         freshSet    // objects copied since they were last verified
+	verifies      atomic.Bool // read back what a pass copies
+	scans         atomic.Bool // scan for what makes no events, from time to time
+	ready         atomic.Bool // `to` is open: what is read of the pair beside a pass is there
+	fenced        bool        // nobody changes `from`: racy stamps do not matter
 	verified      atomic.Int64
 	heard         atomic.Int64 // unix nanoseconds of the last event
 	interrupted   atomic.Bool  // a pass ended early: scan before the next
@@ -61,6 +62,7 @@ type pair struct {
 	differMu      sync.Mutex
 	differ        map[Node]difference // how often an object was found different
 	back          bool                // this is the way back
+	loaded        bool                // the way back: what is durable of it is in memory
 	skipLostFound atomic.Bool
 	waived        func(class string) bool
 	onLoss        func(path string, l formats.Loss)
@@ -124,6 +126,7 @@ func newPair(o pairOptions) (*pair, error) {
 	if err := p.openLimbo(); err != nil {
 		return nil, err
 	}
+	p.ready.Store(true)
 	return p, nil
 }
 

@@ -58,7 +58,7 @@ func TestPairMmapStoreHiddenByAttributes(t *testing.T) {
 			r.sh("head -c 8192 /dev/zero > f")
 			m := r.mapped("f", 8192)
 			must(t, r.p.walk(context.Background()))
-			r.p.scans = false // the scan may come later than the event
+			r.p.scans.Store(false) // the scan may come later than the event
 			r.quiet()
 			m[0] = 1
 			r.sh(c.then)
@@ -106,7 +106,7 @@ func TestPairFailedComparisonIsWholeAgain(t *testing.T) {
 			if what == "rescan" {
 				must(t, r.p.walk(ctx))
 				r.quiet()
-				r.p.scans = false
+				r.p.scans.Store(false)
 			}
 			r.sh("mkdir -p d; for i in $(seq 20); do echo $i > d/f$i; echo $i > f$i; done")
 			must(t, r.w.Barrier(ctx))
@@ -148,7 +148,7 @@ func TestPairInterruptedPassDressesLater(t *testing.T) {
 	r.sh("mkdir d; echo x > d/x; touch -d 2001-01-01 d")
 	must(t, r.p.walk(ctx))
 	r.settle()
-	r.p.scans = false
+	r.p.scans.Store(false)
 	r.sh("rm d/x; touch -d 2002-02-02 d")
 	must(t, r.w.Barrier(ctx))
 	short, cancel := context.WithCancel(ctx)

@@ -128,7 +128,7 @@ func (p *pair) scanDue() bool {
 	if p.scanCommits() {
 		every = scanCommit
 	}
-	return p.scans && time.Since(p.counts.scanned) > max(every, scanShare*p.counts.scanCost)
+	return p.scans.Load() && time.Since(p.counts.scanned) > max(every, scanShare*p.counts.scanCost)
 }
 
 // scanCommits says that a scan sees only what was committed: btrfs keeps changed
@@ -140,7 +140,7 @@ func (p *pair) scanCommits() bool { return p.from.format.Name() == "btrfs" }
 func (p *pair) unseen() bool {
 	p.counts.mu.Lock()
 	defer p.counts.mu.Unlock()
-	return p.scans && p.heard.Load() > p.counts.scanned.UnixNano()
+	return p.scans.Load() && p.heard.Load() > p.counts.scanned.UnixNano()
 }
 
 // markDirsIfAsked has all directories compared after an object lost its counterpart: which

@@ -327,7 +327,7 @@ func (t *Tree) pairNow(ctx context.Context) (*pair, error) {
 func (t *Tree) active() *pair {
 	t.pairMu.Lock()
 	defer t.pairMu.Unlock()
-	if t.back != nil && t.back.to != nil {
+	if t.back != nil && t.back.ready.Load() {
 		return t.back
 	}
 	return t.there
@@ -387,7 +387,7 @@ func (p *pair) walk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.scans = true
+	p.scans.Store(true)
 	return p.checkpoint(ctx)
 }
 
@@ -399,11 +399,11 @@ func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 	if p == nil {
 		return migrate.PassResult{}, err
 	}
-	p.scans = true
+	p.scans.Store(true)
 	if err := errors.Join(t.rewatch(p), t.grow(p)); err != nil {
 		return migrate.PassResult{}, err
 	}
-	res, err := p.pass(ctx, passMode{verify: p.verifies})
+	res, err := p.pass(ctx, passMode{verify: p.verifies.Load()})
 	return res, t.told(err)
 }
 
@@ -419,14 +419,14 @@ func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
 	if err := p.checkpoint(ctx); err != nil {
 		return migrate.Proof{}, t.told(err)
 	}
-	if !p.verifies && p == t.there {
+	if !p.verifies.Load() && p == t.there {
 		if err := t.remount(ctx, p); err != nil {
 			return migrate.Proof{}, err
 		}
 	}
 	proof, err := p.verifyAll(ctx)
 	if err == nil {
-		p.verifies = true
+		p.verifies.Store(true)
 	}
 	if n, waived := t.waivedFailures(p); waived {
 		proof.Waived = n

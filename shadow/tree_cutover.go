@@ -81,7 +81,7 @@ func (t *Tree) Settle(ctx context.Context, truth migrate.Side) error {
 		t.there.shut()
 		t.setPairs(nil, t.back)
 		return err
-	case truth == migrate.Shadow && t.back != nil && t.back.to != nil:
+	case truth == migrate.Shadow && t.back != nil && t.back.ready.Load():
 		return t.unfence(t.back) // a rollback was undone
 	}
 	return nil
@@ -165,11 +165,10 @@ func (t *Tree) listen(ctx context.Context) error {
 // prepareBack opens the old volume for reverse writes, and makes the node map of the way
 // back when there is none yet.
 func (t *Tree) prepareBack(ctx context.Context) error {
-	if t.back != nil && t.back.to != nil {
+	if t.back != nil && t.back.ready.Load() {
 		return nil
 	}
-	resumed := t.back == nil
-	if resumed {
+	if t.back == nil {
 		if err := t.listen(ctx); err != nil {
 			return err
 		}
@@ -180,33 +179,41 @@ func (t *Tree) prepareBack(ctx context.Context) error {
 		return fmt.Errorf("the old volume cannot follow: %w", err)
 	}
 	p.to = to
+	if err := t.turnAround(ctx, p); err != nil {
+		p.close()
+		p.to = nil
+		unix.Close(to.fd)
+		return err
+	}
+	p.verifies.Store(true)
+	p.ready.Store(true)
+	t.setPairs(nil, p)
+	return nil
+}
+
+// turnAround gives the way back its node map, or what is durable of it.
+func (t *Tree) turnAround(ctx context.Context, p *pair) error {
 	built, _, err := t.store.Meta(builtKey)
 	if err != nil {
 		return err
 	}
 	if len(built) == 0 {
 		if err := p.buildFrom(ctx, t.store.Map('f'), t.swapTime()); err != nil {
-			p.to = nil
-			unix.Close(to.fd)
 			return err
 		}
 		if err := t.store.SetMeta(builtKey, []byte("1"), true); err != nil {
 			return err
 		}
-	} else if resumed {
+	} else if !p.loaded {
 		if err := t.recover(p); err != nil {
 			return err
 		}
 	}
+	p.loaded = true
 	if err := p.openLimbo(); err != nil {
 		return err
 	}
-	if err := p.begin(); err != nil {
-		return err
-	}
-	p.verifies = true
-	t.setPairs(nil, p)
-	return nil
+	return p.begin()
 }
 
 func (t *Tree) swapTime() time.Time {
@@ -290,7 +297,7 @@ func (t *Tree) WayBack(context.Context) migrate.WayBack {
 
 // Finalize is Subject.Finalize.
 func (t *Tree) Finalize(ctx context.Context, truth migrate.Side) error {
-	if p := t.active(); p != nil && p.to != nil {
+	if p := t.active(); p != nil {
 		if err := t.emptyLimbo(ctx, p); err != nil {
 			return err
 		}

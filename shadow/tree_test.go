@@ -51,6 +51,7 @@ func TestTreeThereAndBack(t *testing.T) {
 			t.Fatalf("proof towards the %s: %+v", to, proof)
 		}
 	}
+	defer lookBeside(t, tree)()
 	sh("mkdir -p a/b; for i in $(seq 40); do echo $i > a/f$i; done; ln a/f1 a/b/l")
 	must(t, tree.Prepare(ctx, migrate.Shadow))
 	must(t, tree.Copy(ctx))
@@ -100,5 +101,33 @@ func TestTreeThereAndBack(t *testing.T) {
 	must(t, tree.Close())
 	if _, err := os.Stat(filepath.Join(r.o.Dir, ".fsmigrate-rig")); err == nil {
 		t.Error("limbo stays on the truth")
+	}
+}
+
+// lookBeside asks what status asks, over and over, until the func it returns is called: for
+// the race detector, while everything else goes on.
+func lookBeside(t *testing.T, tree *Tree) (stop func()) {
+	end := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(time.Millisecond); ; {
+			select {
+			case <-end:
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			if _, err := tree.Backlog(context.Background()); err != nil {
+				t.Errorf("backlog: %v", err)
+				return
+			}
+			tree.Progress()
+			tree.WayBack(context.Background())
+		}
+	}()
+	return func() {
+		close(end)
+		<-done
 	}
 }

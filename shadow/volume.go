@@ -15,7 +15,8 @@ import (
 // volume is one side of a pair, opened: a private mount that only we hold,
 // under which objects are found by handle, never by path.
 type volume struct {
-	fd     int // the root directory of a private mount
+	fd     int    // the root directory of a private mount
+	dev    uint64 // st_dev of what is on it
 	device string
 	format formats.Format
 	limits formats.Limits
@@ -42,7 +43,11 @@ func openVolume(fd int, device string, f formats.Format, l formats.Limits) (*vol
 	if err != nil {
 		return nil, fmt.Errorf("read handle of %s: %w", device, err)
 	}
-	v := &volume{fd: fd, device: device, format: f, limits: l, codec: codec, root: root, stamp: coarseTick}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("stat root of %s: %w", device, err)
+	}
+	v := &volume{fd: fd, dev: st.Dev, device: device, format: f, limits: l, codec: codec, root: root, stamp: coarseTick}
 	if l.TimeGranularity >= time.Second {
 		v.stamp = time.Second
 	}
