@@ -31,7 +31,10 @@ func (f fdName) path() string {
 // object cannot exist there at all. With a nil attr only the name is judged.
 func (p *pair) fitted(n Node, at fdName, attr *copier.Attr) (want copier.Attr, ok bool) {
 	if !p.fails.empty() {
-		p.fails.clearNode(n, func(class string) bool { return class != unreadable && class != "different" })
+		_, refused := p.left.place(n)
+		p.fails.clearNode(n, func(class string) bool {
+			return class != unreadable && class != "different" && (class != formats.LossSubdirs || !refused || attr == nil)
+		})
 	}
 	if attr == nil {
 		if len(at.name) <= p.to.limits.NameBytes {
@@ -106,8 +109,10 @@ func (p *pair) cut(want *copier.Attr, l formats.Loss) bool {
 		want.ProjID, want.ProjInherit = 0, false
 	case formats.LossCasefold:
 		want.Flags &^= formats.FlagCasefold
+	case formats.LossSubdirs:
+		// The directory is there; those in it that find no place are lost, each by its name.
 	case formats.LossName, formats.LossSize, formats.LossSymlink, formats.LossSymlinks, formats.LossSpecials,
-		formats.LossDevice, formats.LossLinks, formats.LossSubdirs, formats.LossEncrypted, formats.LossUID, formats.LossGID:
+		formats.LossDevice, formats.LossLinks, formats.LossEncrypted, formats.LossUID, formats.LossGID:
 		return false
 	}
 	return true

@@ -2,19 +2,23 @@ package shadow
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/formats"
 )
 
 // leftBehind are the objects that are not on `to` as they are on `from`, with the plan's
 // consent: the target cannot hold them, or they cannot be read. The proof behind the fence
 // counts each as waived (I5).
 type leftBehind struct {
-	mu sync.Mutex
-	m  map[Node]leftObject
+	mu      sync.Mutex
+	m       map[Node]leftObject
+	again   map[Node]leftObject // without consent, hence with a blocker: only how to try again
+	crowded map[Node]struct{}
 }
 
 // leftObject says how to try again: by its name, when it has no counterpart.
@@ -33,10 +37,64 @@ func (l *leftBehind) add(n Node, o leftObject) {
 	l.m[n] = o
 }
 
+// retry remembers how to try again what has a blocker.
+func (l *leftBehind) retry(n Node, o leftObject) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.again == nil {
+		l.again = map[Node]leftObject{}
+	}
+	if len(l.again) < maxFailures { // those beyond it have no blocker of their own either
+		l.again[n] = o
+	}
+}
+
 func (l *leftBehind) remove(n Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.m, n)
+	delete(l.again, n)
+}
+
+// place is how to try n again, whether it was left behind with consent or without.
+func (l *leftBehind) place(n Node) (leftObject, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o, ok := l.m[n]
+	if !ok {
+		o, ok = l.again[n]
+	}
+	return o, ok
+}
+
+// crowd remembers a file that has names without a counterpart: more than its limit.
+func (l *leftBehind) crowd(n Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.crowded == nil {
+		l.crowded = map[Node]struct{}{}
+	}
+	l.crowded[n] = struct{}{}
+}
+
+// thin reports whether n was such a file, once it fits again.
+func (l *leftBehind) thin(n Node) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, was := l.crowded[n]
+	delete(l.crowded, n)
+	return was
+}
+
+// refused are the objects that have a blocker and no counterpart.
+func (l *leftBehind) refused() []Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]Node, 0, len(l.again))
+	for n := range l.again {
+		out = append(out, n)
+	}
+	return out
 }
 
 func (l *leftBehind) get(n Node) (leftObject, bool) {
@@ -75,7 +133,56 @@ const unreadable = "source-unreadable"
 func (p *pair) unfit(d *dirTask, n Node, name string) error {
 	if p.onLoss == nil && !p.fails.has(n) {
 		p.left.add(n, leftObject{parent: d.node, name: name})
+	} else {
+		p.left.retry(n, leftObject{parent: d.node, name: name})
 	}
+	return nil
+}
+
+// crowded is for a directory that finds no place in d: ext without dir_nlink counts the
+// directories in one as its links. It is tried again, since others may go.
+func (p *pair) crowded(d *dirTask, n Node, name string) error {
+	p.loseCrowded(d, n, name)
+	return p.unfit(d, n, name)
+}
+
+// crowdedOut is crowded for one that has a counterpart, which stays where it is.
+func (p *pair) crowdedOut(d *dirTask, n Node, name string) error {
+	p.loseCrowded(d, n, name)
+	p.left.retry(n, leftObject{parent: d.node, name: name})
+	return nil
+}
+
+func (p *pair) loseCrowded(d *dirTask, n Node, name string) {
+	p.lose(n, fdName{d.from, name}, formats.Loss{Class: formats.LossSubdirs,
+		Why: "its directory has as many directories in it as the target allows"})
+	p.againLater(n)
+}
+
+// tooManyLinks is for a further name of a file that `to` gives no more names. While
+// `from` has no more than fit, the names that are too many here go when their directories are
+// compared, and the name is placed then.
+func (d *dirTask) tooManyLinks(n Node, name string) error {
+	p := d.p
+	src, err := p.from.open(n, unix.O_PATH|unix.O_NOFOLLOW)
+	if vanished(err) {
+		return nil
+	}
+	if err != nil {
+		return p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(src)
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return p.sourceFailed(n, "stat", err)
+	}
+	if uint64(st.Nlink) <= p.to.limits.MaxLinks {
+		p.redo(d, name)
+		return nil
+	}
+	p.lose(n, fdName{d.from, name}, formats.Loss{Class: formats.LossLinks,
+		Why: fmt.Sprintf("the object has %d links, the limit is %d", st.Nlink, p.to.limits.MaxLinks)})
+	p.left.crowd(n)
 	return nil
 }
 
@@ -83,6 +190,8 @@ func (p *pair) unfit(d *dirTask, n Node, name string) error {
 func (p *pair) unread(d *dirTask, n Node, name string) {
 	if p.waived != nil && p.waived(unreadable) {
 		p.left.add(n, leftObject{parent: d.node, name: name})
+	} else {
+		p.left.retry(n, leftObject{parent: d.node, name: name})
 	}
 }
 
@@ -109,9 +218,20 @@ func (p *pair) discardPart(d *dirTask, name string) error {
 	return nil
 }
 
+// excused reports whether an entry of `from` may be missing on `to`: its object is left
+// behind with consent, or has a blocker that names it.
+func (p *pair) excused(dir int, name string) bool {
+	n, err := p.from.codec.NodeAt(dir, name, 0)
+	if err != nil {
+		return false
+	}
+	_, left := p.left.place(n)
+	return left || p.fails.has(n)
+}
+
 // retry has one object looked at again that was left behind.
 func (p *pair) retry(n Node) {
-	o, ok := p.left.get(n)
+	o, ok := p.left.place(n)
 	switch {
 	case !ok:
 	case o.record:
@@ -133,7 +253,7 @@ func (p *pair) pruneGone() {
 		var st unix.Stat_t
 		return unix.Fstat(fd, &st) == nil && st.Nlink == 0
 	}
-	for _, n := range p.left.nodes() {
+	for _, n := range append(p.left.nodes(), p.left.refused()...) {
 		if gone(n) {
 			p.left.remove(n)
 		}

@@ -224,7 +224,7 @@ func (p *pair) createDir(w *worker, d *dirTask, n Node, name string) error {
 	}
 	unix.Close(src)
 	if _, ok := p.fitted(n, fdName{d.from, name}, nil); !ok {
-		return nil
+		return p.unfit(d, n, name)
 	}
 	if err := p.touch("mkdir"); err != nil {
 		return err
@@ -235,6 +235,9 @@ func (p *pair) createDir(w *worker, d *dirTask, n Node, name string) error {
 			return err
 		}
 		err = unix.Mkdirat(d.to, name, 0o700)
+	}
+	if errors.Is(err, unix.EMLINK) {
+		return p.crowded(d, n, name)
 	}
 	if err != nil {
 		return &copier.TargetError{Op: "make directory " + name, Off: -1, Err: err}
@@ -253,6 +256,7 @@ func (p *pair) adopt(w *worker, n, to Node, parent int, name string) error {
 	if err != nil {
 		return &copier.TargetError{Op: "identify parent of " + name, Off: -1, Err: err}
 	}
+	p.left.remove(n)
 	rec := Record{To: to, Type: unix.S_IFDIR >> 12, Parent: above, Name: name, Epoch: p.epoch.Load()}
 	if err := p.nodes.Put(n, &rec); err != nil {
 		return err
@@ -365,6 +369,9 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 	want, ok := p.fitted(n, fdName{fd: src}, &r.attr)
 	if !ok {
 		return p.outdated(n, &rec, p.onLoss == nil && !p.fails.has(n))
+	}
+	if p.left.thin(n) {
+		p.allDirs.Store(true) // any of them may have a name of it that found no place
 	}
 	dst, err := p.openTarget(rec.To, isFile)
 	if vanished(err) {
@@ -499,8 +506,8 @@ func (p *pair) contentFailed(n Node, src int, err error) error {
 	return err
 }
 
-// retrySource is how long an object of the source that could not be read is left alone.
-const retrySource = 30 * time.Second
+// retryAfter is how long an object that could not be read, or not be placed, is left alone.
+const retryAfter = 30 * time.Second
 
 func (p *pair) sourceFailed(n Node, op string, err error) error {
 	return p.sourceFailedAt(n, p.from.nodePath(n), op, err)
@@ -509,10 +516,15 @@ func (p *pair) sourceFailed(n Node, op string, err error) error {
 func (p *pair) sourceFailedAt(n Node, path, op string, err error) error {
 	p.fails.addNode(n, migrate.Blocker{Class: unreadable, Object: path, Why: op + ": " + err.Error(),
 		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind"})
-	p.racyMu.Lock()
-	p.racy[n] = time.Now().Add(retrySource)
-	p.racyMu.Unlock()
+	p.againLater(n)
 	return nil
+}
+
+// againLater has n looked at again after a while, although nothing is heard of it.
+func (p *pair) againLater(n Node) {
+	p.racyMu.Lock()
+	p.racy[n] = time.Now().Add(retryAfter)
+	p.racyMu.Unlock()
 }
 
 // refuse names an object that the target cannot hold.

@@ -3,6 +3,12 @@ package shadow
 import (
 	"context"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/formats"
 )
 
 // An object that cannot exist on the other side, with the plan's consent, is left behind
@@ -48,4 +54,112 @@ func TestPairBlockersEnd(t *testing.T) {
 	if b := r.p.fails.list(); len(b) != 0 {
 		t.Errorf("blockers stay: %v", b)
 	}
+}
+
+// A file that cannot be read is what is named, not the directory that lacks it; and it
+// is copied once it can be read, although nothing is heard of that.
+func TestPairUnreadableFileIsNamed(t *testing.T) {
+	r := newSyncRig(t, "ext4", "xfs")
+	ctx := context.Background()
+	r.sh("mkdir -p d/sub; echo x > d/bad")
+	r.p.step = func(op string) error {
+		if op == "write" {
+			return &copier.SourceError{Op: "read", Err: unix.EIO}
+		}
+		return nil
+	}
+	must(t, r.p.walk(ctx))
+	for range maxRecopies + 2 {
+		proof, err := r.p.verifyAll(ctx)
+		must(t, err)
+		if proof.Different != 0 {
+			t.Errorf("different: %v", proof.Examples)
+		}
+		_, err = r.p.pass(ctx, passMode{})
+		must(t, err)
+	}
+	b := r.p.fails.list()
+	if len(b) != 1 || b[0].Class != unreadable || b[0].Object != "/d/bad" {
+		t.Errorf("blockers: %+v", b)
+	}
+	r.p.step = nil
+	r.p.racyMu.Lock()
+	r.p.racy[r.node("d/bad")] = time.Time{} // its time has come
+	r.p.racyMu.Unlock()
+	r.quiet()
+	if b := r.p.fails.list(); len(b) != 0 {
+		t.Errorf("blockers stay: %v", b)
+	}
+	r.settle()
+	r.equal()
+}
+
+// ext4 gives a file 65,000 names and not one more.
+func TestPairLinksAtTheLimit(t *testing.T) {
+	r := newSyncRig(t, "xfs", "ext4")
+	ctx := context.Background()
+	r.sh("mkdir d e f; echo x > d/0; python3 -c 'import os\nfor i in range(1, 65000): os.link(\"d/0\", \"d/%d\" % i)'")
+	must(t, r.p.walk(ctx))
+	r.quiet()
+	// One more than there is room for, until the old name is taken away: whichever comes first.
+	r.sh("mv d/17 e/17; ln d/0 f/0; rm d/18; mv d/19 e/19; rm f/0; ln d/0 f/1")
+	r.quiet()
+	if b := r.p.fails.list(); len(b) != 0 {
+		t.Fatalf("blockers: %v", b)
+	}
+	r.settle()
+	r.sh("ln d/0 e/over")
+	r.quiet()
+	named := false
+	for _, b := range r.p.fails.list() {
+		named = named || b.Class == formats.LossLinks
+		if b.Class != formats.LossLinks {
+			t.Errorf("blocker %+v", b)
+		}
+	}
+	if !named {
+		t.Error("nothing says that a file has too many names")
+	}
+	r.sh("rm d/5")
+	r.quiet()
+	r.quiet() // all directories are compared for the name that found no place
+	if b := r.p.fails.list(); len(b) != 0 {
+		t.Errorf("blockers stay: %v", b)
+	}
+	r.settle()
+	r.equal()
+}
+
+// ext4 without dir_nlink takes 64,998 directories in one; btrfs does not count them.
+func TestPairDirectoriesAtTheLimit(t *testing.T) {
+	r := newSyncRigWith(t, "btrfs", "ext4", nil, []string{"-O", "^dir_nlink", "-i", "4096"})
+	ctx := context.Background()
+	r.sh("mkdir d e; mkdir e/moves; echo x > e/moves/x; cd d; seq 64997 | xargs mkdir")
+	must(t, r.p.walk(ctx))
+	r.quiet()
+	if b := r.p.fails.list(); len(b) != 0 {
+		t.Fatalf("blockers: %v", b)
+	}
+	r.sh("mkdir d/last; mv e/moves d/; mkdir d/over")
+	for range 3 {
+		must(t, r.w.Barrier(ctx))
+		_, err := r.p.pass(ctx, passMode{})
+		must(t, err)
+	}
+	b := r.p.fails.list()
+	if len(b) != 2 || b[0].Class != formats.LossSubdirs || b[1].Class != formats.LossSubdirs {
+		t.Errorf("blockers: %+v", b)
+	}
+	r.sh("rmdir d/3 d/4")
+	r.p.racyMu.Lock()
+	for n := range r.p.racy {
+		r.p.racy[n] = time.Time{}
+	}
+	r.p.racyMu.Unlock()
+	r.quiet()
+	if b := r.p.fails.list(); len(b) != 0 {
+		t.Errorf("blockers stay: %v", b)
+	}
+	r.settle()
+	r.equal()
 }

@@ -28,10 +28,16 @@ type syncRig struct {
 
 func newSyncRig(t *testing.T, from, to string, mkfs ...string) *syncRig {
 	t.Helper()
+	return newSyncRigWith(t, from, to, mkfs, nil)
+}
+
+// newSyncRigWith is newSyncRig with options for both mkfs.
+func newSyncRigWith(t *testing.T, from, to string, mkfs, mkfsTo []string) *syncRig {
+	t.Helper()
 	r := &syncRig{t: t}
 	var sdev, ddev string
 	r.src, sdev = blocktest.NewVolume(t, from, 1<<30, mkfs...)
-	r.dst, ddev = blocktest.NewVolume(t, to, 1<<30)
+	r.dst, ddev = blocktest.NewVolume(t, to, 1<<30, mkfsTo...)
 	var err error
 	r.store, err = OpenStore(filepath.Join(t.TempDir(), "journal"), StoreOptions{})
 	must(t, err)

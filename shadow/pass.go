@@ -141,6 +141,9 @@ func (p *pair) process(ctx context.Context, w *worker, u Unit) error {
 		if u.What&(Firm|Object) != 0 {
 			p.names.allOf(u.Node)
 		}
+		if o, waits := p.left.place(u.Node); waits && !o.record {
+			p.retry(u.Node) // it found no place
+		}
 		err = p.reconcile(ctx, w, u.Node)
 	default:
 		err = p.update(ctx, w, u.Node, u.What)

@@ -264,7 +264,7 @@ func (d *dirTask) fetch(n Node, rec *Record, name string) error {
 		return ErrGone // its last name is gone
 	}
 	if errors.Is(err, unix.EMLINK) {
-		return p.refuse("link-count", d.pathOf(name), "the target's limit of links to one file is reached")
+		return d.tooManyLinks(n, name)
 	}
 	if err != nil {
 		return &copier.TargetError{Op: "link " + name, Off: -1, Err: err}
@@ -300,9 +300,13 @@ func (d *dirTask) fetchDir(n Node, rec *Record, fd int, name string) error {
 		}
 		err = unix.Renameat2(parent, old, d.to, name, unix.RENAME_NOREPLACE)
 	}
+	if errors.Is(err, unix.EMLINK) {
+		return p.crowdedOut(d, n, name)
+	}
 	if err != nil {
 		return &copier.TargetError{Op: "rename " + name, Off: -1, Err: err}
 	}
+	p.left.remove(n)
 	return p.recordPlace(n, d.to, name)
 }
 

@@ -367,7 +367,8 @@ func (p *pair) compareLinks(w *worker, src, dst int) (string, error) {
 	return "", nil
 }
 
-// compareDirs compares names, and that each leads to the counterpart.
+// compareDirs compares names, and that each leads to the counterpart. A name whose object has
+// a blocker, or is left behind, may be missing: it is the object that is named for it.
 func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 	root := n == p.from.root
 	a, err := p.listing(src, w, root)
@@ -378,13 +379,16 @@ func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 	if err != nil {
 		return "", &copier.TargetError{Op: "list directory", Off: -1, Err: err}
 	}
-	a = p.without(src, a)
-	if len(a) != len(b) {
-		return fmt.Sprintf("has %d entries, not %d", len(b), len(a)), nil
-	}
-	for i := range a {
-		if a[i].name != b[i].name {
-			return fmt.Sprintf("entry %q is missing", a[i].name), nil
+	for i, j := 0, 0; i < len(a) || j < len(b); {
+		switch {
+		case j == len(b) || i < len(a) && a[i].name < b[j].name:
+			if !p.excused(src, a[i].name) {
+				return fmt.Sprintf("entry %q is missing", a[i].name), nil
+			}
+			i++
+			continue
+		case i == len(a) || b[j].name < a[i].name:
+			return fmt.Sprintf("entry %q is one too many", b[j].name), nil
 		}
 		child, err := p.from.codec.NodeAt(src, a[i].name, 0)
 		if err != nil {
@@ -394,26 +398,11 @@ func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !known || rec.To.Ino != b[i].ino {
+		if !known || rec.To.Ino != b[j].ino {
 			return fmt.Sprintf("entry %q is another object", a[i].name), nil
 		}
+		i++
+		j++
 	}
 	return "", nil
-}
-
-// without takes from a listing of `from` what has no counterpart with the plan's consent.
-func (p *pair) without(src int, list []entry) []entry {
-	if _, none := p.left.len(); none == 0 {
-		return list
-	}
-	kept := list[:0]
-	for _, e := range list {
-		if n, err := p.from.codec.NodeAt(src, e.name, 0); err == nil {
-			if o, left := p.left.get(n); left && !o.record {
-				continue
-			}
-		}
-		kept = append(kept, e)
-	}
-	return kept
 }
