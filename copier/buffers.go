@@ -3,8 +3,6 @@ package copier
 import (
 	"fmt"
 	"unsafe"
-
-	"github.com/zeebo/blake3"
 )
 
 const (
@@ -24,7 +22,7 @@ type Buffers struct {
 	names  []byte // list of xattr names
 	val    []byte // xattr value, symlink target
 	intern map[string]string
-	hasher *blake3.Hasher
+	digest digester
 	pipe   *pipeline
 	runs   []run
 }
@@ -73,12 +71,9 @@ func (b *Buffers) value() []byte {
 	return b.val
 }
 
-func (b *Buffers) hash() *blake3.Hasher {
-	if b.hasher == nil {
-		b.hasher = blake3.New()
-	}
-	b.hasher.Reset()
-	return b.hasher
+func (b *Buffers) digester() *digester {
+	b.digest.reset()
+	return &b.digest
 }
 
 // maxIntern bounds the names kept: an application may make up as many as it likes.

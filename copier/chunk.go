@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/zeebo/blake3"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
@@ -19,12 +18,12 @@ type run struct {
 	hole   bool
 }
 
-// chunk is one range of a file on its way. Where a chunk is one hole, buf was
-// not filled.
+// chunk is one range of a file on its way, or all the ranges that one hole spans. Where a
+// chunk is one hole, buf was not filled.
 type chunk struct {
 	buf    []byte
 	off    int64
-	n      int
+	n      int64
 	index  int   // number of the range
 	read   int64 // bytes read for it
 	hole   bool  // nothing but hole
@@ -34,34 +33,35 @@ type chunk struct {
 	err    error
 }
 
-func (c *chunk) hashInto(h *blake3.Hasher) {
-	if !c.hole {
-		_, _ = h.Write(c.buf[:c.n])
+func (c *chunk) hashInto(d *digester) {
+	if c.hole {
+		d.hole(c.n)
 		return
 	}
-	for n := c.n; n > 0; {
-		m := min(n, len(zeros))
-		_, _ = h.Write(zeros[:m])
-		n -= m
-	}
+	d.add(c.buf[:c.n])
 }
 
 var zeroRange = RangeDigest(xxh3.Hash128(zeros[:]).Bytes())
 
+// hashRange digests the range, or each of those that a hole spans: they are the same.
 func (c *chunk) hashRange() {
 	c.ranged = true
+	n := min(c.n, int64(len(c.buf)))
 	switch {
 	case !c.hole:
-		c.digest = xxh3.Hash128(c.buf[:c.n]).Bytes()
-	case c.n == len(zeros):
+		c.digest = xxh3.Hash128(c.buf[:n]).Bytes()
+	case n == int64(len(zeros)):
 		c.digest = zeroRange
-	case c.n < len(zeros):
-		c.digest = xxh3.Hash128(zeros[:c.n]).Bytes()
+	case n < int64(len(zeros)):
+		c.digest = xxh3.Hash128(zeros[:n]).Bytes()
 	default:
-		clear(c.buf[:c.n])
-		c.digest = xxh3.Hash128(c.buf[:c.n]).Bytes()
+		clear(c.buf[:n])
+		c.digest = xxh3.Hash128(c.buf[:n]).Bytes()
 	}
 }
+
+// ranges is how many ranges the chunk spans.
+func (c *chunk) ranges() int { return max(1, int(c.n/int64(len(c.buf)))) }
 
 // source reads a file chunk by chunk.
 type source struct {
@@ -71,6 +71,7 @@ type source struct {
 	index  int
 	sparse bool
 	direct bool // fd is O_DIRECT: lengths are rounded up to a page
+	punch  bool // ranges that read as zeros become holes
 	ended  bool // the file was shorter than size
 	cursor holeCursor
 	// unwritten are the stretches, in order, that the disk does not hold yet;
@@ -86,7 +87,7 @@ func (s *source) more() bool { return !s.ended && s.off < s.size }
 func (s *source) next(ctx context.Context, c *chunk) error {
 	c.off, c.index, c.read, c.hole, c.ranged, c.err = s.off, s.index, 0, false, false, nil
 	c.runs = c.runs[:0]
-	c.n = int(min(int64(len(c.buf)), s.size-s.off))
+	c.n = min(int64(len(c.buf)), s.size-s.off)
 	var err error
 	if s.sparse {
 		err = s.fillSparse(ctx, c)
@@ -96,23 +97,25 @@ func (s *source) next(ctx context.Context, c *chunk) error {
 	if err != nil {
 		return err
 	}
-	s.off += int64(c.n)
-	s.index++
+	s.off += c.n
+	s.index += c.ranges()
 	return nil
 }
 
 func (s *source) fillDense(ctx context.Context, c *chunk) error {
-	if err := s.throttle.Wait(ctx, c.n); err != nil {
+	want := int(c.n)
+	if err := s.throttle.Wait(ctx, want); err != nil {
 		return err
 	}
-	n, err := s.read(c.buf, c.n, s.off)
+	n, err := s.read(c.buf, want, s.off)
 	if err != nil {
 		return sourceError("read", s.off+int64(n), err)
 	}
-	s.ended = n < c.n
-	c.n, c.read = n, int64(n)
+	s.ended = n < want
+	c.n, c.read = int64(n), int64(n)
 	if n > 0 {
-		c.runs = append(c.runs, run{off: c.off, n: int64(n)})
+		c.hole = s.punch && allZero(c.buf[:n])
+		c.runs = append(c.runs, run{off: c.off, n: int64(n), hole: c.hole})
 	}
 	return nil
 }
@@ -128,8 +131,8 @@ func (s *source) read(buf []byte, want int, off int64) (int, error) {
 }
 
 func (s *source) fillSparse(ctx context.Context, c *chunk) error {
-	end := c.off + int64(c.n)
-	if err := s.cursor.seek(s.fd, c.off, s.size); err != nil {
+	end := c.off + c.n
+	if err := s.seek(c.off); err != nil {
 		return sourceError("seek data", c.off, err)
 	}
 	if s.cursor.start >= end {
@@ -137,11 +140,14 @@ func (s *source) fillSparse(ctx context.Context, c *chunk) error {
 			return err
 		}
 		c.hole = true
-		c.runs = append(c.runs, run{off: c.off, n: int64(c.n), hole: true})
+		if whole := (s.cursor.start - c.off) / int64(len(c.buf)); whole > 1 {
+			c.n = whole * int64(len(c.buf))
+		}
+		c.runs = append(c.runs, run{off: c.off, n: c.n, hole: true})
 		return nil
 	}
 	for pos := c.off; pos < end; {
-		if err := s.cursor.seek(s.fd, pos, s.size); err != nil {
+		if err := s.seek(pos); err != nil {
 			return sourceError("seek data", pos, err)
 		}
 		if pos < s.cursor.start {
@@ -166,11 +172,22 @@ func (s *source) fillSparse(ctx context.Context, c *chunk) error {
 		}
 		if n < want { // shrank under us: its tracker marks it again
 			s.ended = true
-			c.n = int(pos - c.off)
+			c.n = pos - c.off
 			return nil
 		}
 	}
 	return nil
+}
+
+// seek moves the cursor to off. A direct read begins and ends at a page, and so does
+// what is read around data whose blocks are smaller.
+func (s *source) seek(off int64) error {
+	err := s.cursor.seek(s.fd, off, s.size)
+	if err == nil && s.direct && s.cursor.start < s.size {
+		s.cursor.start = max(off, s.cursor.start&^(pageBytes-1))
+		s.cursor.end = min(roundUp(s.cursor.end), s.size)
+	}
+	return err
 }
 
 // holeCursor knows the stretch of data at or after the last offset asked for.

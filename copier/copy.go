@@ -18,7 +18,7 @@ const RangedMin = 8 << 20
 const pipelineMin = 4 << 20
 
 // RangeDigest identifies the content of one range: xxh3-128. It only saves work:
-// the blake3 of the whole file is what proves equality.
+// the digest of the whole file is what proves equality.
 type RangeDigest [16]byte
 
 // CopyOptions say how a file's data is copied.
@@ -31,6 +31,12 @@ type CopyOptions struct {
 	// reads as zeros, for Preallocate to fill: once such a stretch was read, the
 	// kernel reports it as data. Only together with Sparse.
 	Prealloc bool
+	// Punch makes holes of ranges that read as zeros, without Sparse: else a sparse file that
+	// must be read byte by byte would fill the target with zeros.
+	Punch bool
+	// NoRanges is for a file that is hole for the most part: digests of its ranges would
+	// take more than they save.
+	NoRanges bool
 	// Fresh says that the target is a new, empty file: no stat, no truncation.
 	Fresh bool
 	// Ranges are the digests of what the target holds now. Ranges that digest
@@ -58,7 +64,7 @@ type CopyResult struct {
 	Written int64    // bytes written to the target
 	Holes   int64    // bytes that are holes
 	Skipped int64    // bytes of ranges that had not changed
-	Digest  [32]byte // plain blake3 of the content, zeros of holes included
+	Digest  [32]byte // of the content, a hole being zeros: see DigestVersion
 	// Ranges digest each range of a file of RangedMin or more; else nil.
 	Ranges []RangeDigest
 }
@@ -122,12 +128,12 @@ func copySmall(ctx context.Context, src, dst int, size, old int64, o *CopyOption
 
 // copyLarge copies a file range by range, or a small one with holes.
 func copyLarge(ctx context.Context, src, dst int, size, old int64, o *CopyOptions) (CopyResult, error) {
-	in := &source{fd: src, size: size, sparse: o.Sparse, throttle: o.Throttle}
+	in := &source{fd: src, size: size, sparse: o.Sparse, punch: o.Punch && !o.Sparse, throttle: o.Throttle}
 	if err := in.loadUnwritten(ctx, o); err != nil {
 		return CopyResult{}, err
 	}
 	out := &sink{fd: dst, old: old, known: o.Ranges}
-	if o.Sparse && size > old {
+	if (o.Sparse || o.Punch) && size > old {
 		// Writes that extend a file make xfs allocate ahead of them, and what it allocated
 		// in front of a hole stays. Where this fails, the writes will say so.
 		_ = unix.Ftruncate(dst, size)
@@ -135,7 +141,7 @@ func copyLarge(ctx context.Context, src, dst int, size, old int64, o *CopyOption
 	if o.WriteBehind {
 		out.behind = &writeBehind{}
 	}
-	if size >= RangedMin {
+	if size >= RangedMin && !o.NoRanges {
 		out.r.Ranges = make([]RangeDigest, 0, (size+int64(o.RangeSize)-1)/int64(o.RangeSize))
 	}
 	if size > dataBytes {
@@ -166,11 +172,13 @@ type sink struct {
 func (s *sink) write(c *chunk) error {
 	s.r.Read += c.read
 	if c.ranged {
-		s.r.Ranges = append(s.r.Ranges, c.digest)
-	}
-	if i := c.index; i < len(s.known) && c.ranged && s.known[i] == c.digest && c.off+int64(c.n) <= s.old {
-		s.r.Skipped += int64(c.n)
-		return nil
+		for range c.ranges() {
+			s.r.Ranges = append(s.r.Ranges, c.digest)
+		}
+		if s.holds(c) {
+			s.r.Skipped += c.n
+			return nil
+		}
 	}
 	for _, run := range c.runs {
 		if run.hole {
@@ -187,7 +195,21 @@ func (s *sink) write(c *chunk) error {
 		s.r.Written += run.n
 		s.end = run.off + run.n
 	}
-	return s.behind.wrote(s.fd, c.off+int64(c.n))
+	return s.behind.wrote(s.fd, c.off+c.n)
+}
+
+// holds reports whether the target has all of c already.
+func (s *sink) holds(c *chunk) bool {
+	end := c.index + c.ranges()
+	if end > len(s.known) || c.off+c.n > s.old {
+		return false
+	}
+	for _, k := range s.known[c.index:end] {
+		if k != c.digest {
+			return false
+		}
+	}
+	return true
 }
 
 // punch makes sure that the target reads zeros there, in a hole where it can.

@@ -30,7 +30,7 @@ type DigestOptions struct {
 // ErrShort says that a file ended before the size that was asked for.
 var ErrShort = errors.New("file is shorter than expected")
 
-// Digest is the blake3 of the first size bytes of f, which must have that many.
+// Digest is the digest (see DigestVersion) of the first size bytes of f, which must have that many.
 // Its errors are *SourceError: f is what is read, whichever volume it is on.
 func Digest(ctx context.Context, f *os.File, size int64, o DigestOptions) ([32]byte, error) {
 	d, _, err := DigestFd(ctx, int(f.Fd()), size, o)
@@ -100,7 +100,9 @@ func digestLarge(ctx context.Context, in *source, o *DigestOptions) ([32]byte, [
 	}
 	d, err := way(ctx, o.Buffers, in, o.RangeSize, ranged, func(c *chunk) error {
 		if ranged {
-			ranges = append(ranges, c.digest)
+			for range c.ranges() {
+				ranges = append(ranges, c.digest)
+			}
 		}
 		return nil
 	})

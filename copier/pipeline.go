@@ -1,10 +1,6 @@
 package copier
 
-import (
-	"context"
-
-	"github.com/zeebo/blake3"
-)
+import "context"
 
 // pipelineDepth is how many ranges are under way in an overlapped copy: one
 // being filled, one being used, and one in hand. More would only leave the cache.
@@ -27,11 +23,11 @@ func (b *Buffers) pipeline(rangeSize int) *pipeline {
 }
 
 // fill reads and hashes one range while it is in the processor's cache.
-func (s *source) fill(ctx context.Context, c *chunk, h *blake3.Hasher, ranged bool) error {
+func (s *source) fill(ctx context.Context, c *chunk, d *digester, ranged bool) error {
 	if err := s.next(ctx, c); err != nil {
 		return err
 	}
-	c.hashInto(h)
+	c.hashInto(d)
 	if ranged {
 		c.hashRange()
 	}
@@ -45,9 +41,9 @@ func inTurn(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged b
 	if rangeSize != len(c.buf) {
 		c = &b.pipeline(rangeSize).chunks[0]
 	}
-	h := b.hash()
+	d := b.digester()
 	for in.more() {
-		if err := in.fill(ctx, c, h, ranged); err != nil {
+		if err := in.fill(ctx, c, d, ranged); err != nil {
 			return digest, err
 		}
 		if err := use(c); err != nil {
@@ -55,8 +51,7 @@ func inTurn(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged b
 		}
 	}
 	b.runs = c.runs
-	h.Sum(digest[:0])
-	return digest, nil
+	return d.sum(), nil
 }
 
 // overlapped is inTurn with the reading and hashing in a goroutine of its own,
@@ -67,7 +62,7 @@ func inTurn(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged b
 // caller, when it stops early) ends the reader, and that closes filled.
 func overlapped(ctx context.Context, b *Buffers, in *source, rangeSize int, ranged bool, use func(*chunk) error) (digest [32]byte, err error) {
 	p := b.pipeline(rangeSize)
-	h := b.hash()
+	d := b.digester()
 	free := make(chan *chunk, pipelineDepth)
 	filled := make(chan *chunk, pipelineDepth)
 	for i := range p.chunks {
@@ -80,7 +75,7 @@ func overlapped(ctx context.Context, b *Buffers, in *source, rangeSize int, rang
 			if !ok {
 				return
 			}
-			err := in.fill(ctx, c, h, ranged)
+			err := in.fill(ctx, c, d, ranged)
 			c.err = err // c is not ours any more once it is sent
 			filled <- c
 			if err != nil {
@@ -101,6 +96,5 @@ func overlapped(ctx context.Context, b *Buffers, in *source, rangeSize int, rang
 		}
 		free <- c
 	}
-	h.Sum(digest[:0])
-	return digest, err
+	return d.sum(), err
 }

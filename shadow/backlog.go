@@ -174,13 +174,31 @@ func (p *pair) dirtyBytes(counted map[uint64]bool) (int64, error) {
 			return 0, err
 		}
 		if known {
-			sum += rec.Size
+			sum += p.readSize(u.Node, rec.Size)
 		}
 	}
 	if n := p.journal.Len(); len(units) > 0 && n > len(units) {
 		sum = sum / int64(len(units)) * int64(n)
 	}
 	return sum, nil
+}
+
+// readSize is how many bytes the copy of a file of that size reads: holes of a large one are
+// not, and it may be nothing else.
+func (p *pair) readSize(n Node, size int64) int64 {
+	if size < 1<<30 {
+		return size
+	}
+	fd, err := p.from.open(n, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return size
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return size
+	}
+	return min(size, st.Blocks*512)
 }
 
 // meanSize turns a rate of units into one of bytes.
@@ -210,7 +228,7 @@ func (p *pair) racyBytes(counted map[uint64]bool) (files int, bytes int64, err e
 			return 0, 0, err
 		}
 		if known {
-			bytes += rec.Size
+			bytes += p.readSize(n, rec.Size)
 		}
 	}
 	return files, bytes, nil
@@ -239,7 +257,7 @@ func (t *Tree) openForWriting(p *pair, counted map[uint64]bool) (files int, byte
 		if unix.Lstat(h.Path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			t.open.files++
 			if !counted[st.Ino] {
-				t.open.bytes += st.Size
+				t.open.bytes += min(st.Size, st.Blocks*512)
 			}
 		}
 	}

@@ -13,9 +13,13 @@ import (
 // ranges of a large file that differ are written; a record that is known to be wrong
 // is no help, then every byte is read and written.
 func (p *pair) content(ctx context.Context, w *worker, n Node, r *reader, dst int, rec *Record, every bool) (copier.CopyResult, error) {
+	// Holes are true behind the sync. Where the record was wrong all the same, every byte is
+	// read, but not for hours where there is next to none: what differs again is a blocker then.
+	huge := r.attr.Size > rangedMax && r.attr.Blocks*512 < r.attr.Size/16
+	holes := r.synced && (!every || huge)
 	o := copier.CopyOptions{
-		Sparse: r.synced && r.attr.Sparse() && !every, Prealloc: r.synced && !every, Fresh: rec == nil, Buffers: w.bufs, Throttle: p.throttle,
-		WriteBehind: r.attr.Size >= copier.RangedMin,
+		Sparse: holes && r.attr.Sparse(), Prealloc: holes, Fresh: rec == nil, Buffers: w.bufs, Throttle: p.throttle,
+		WriteBehind: r.attr.Size >= copier.RangedMin, Punch: every && r.attr.Sparse(), NoRanges: huge,
 	}
 	if rec != nil && !every && rec.Size >= copier.RangedMin {
 		raw, ok, err := p.nodes.Ranges(n)
@@ -45,6 +49,10 @@ func (p *pair) content(ctx context.Context, w *worker, n Node, r *reader, dst in
 	}
 	return res, p.putRanges(n, &res)
 }
+
+// rangedMax is the size from which a file needs data in a sixteenth of it for the digests of
+// its ranges to be worth their memory: 16 bytes a MiB.
+const rangedMax = 1 << 40
 
 func (p *pair) putRanges(n Node, res *copier.CopyResult) error {
 	if len(res.Ranges) == 0 {
@@ -82,9 +90,16 @@ func (p *pair) extras(ctx context.Context, r *reader, dst int) error {
 	return nil
 }
 
-// digest reads a file of `to` back.
-func (p *pair) digest(ctx context.Context, w *worker, fd int, size int64, direct bool) ([32]byte, error) {
-	sum, _, err := copier.DigestFd(ctx, fd, size, copier.DigestOptions{Direct: direct, Throttle: p.throttle, Buffers: w.bufs})
+// digest reads a file of `to` back. Its holes are zeros once it was synced (FACTS: an unflushed
+// file shows holes over data), and a large one may be nothing else.
+func (p *pair) digest(ctx context.Context, w *worker, fd int, a *copier.Attr, direct bool) ([32]byte, error) {
+	sparse := a.Sparse() && a.Size > copier.DigestSame
+	if sparse {
+		if err := unix.Fdatasync(fd); err != nil && !errors.Is(err, unix.EROFS) {
+			return [32]byte{}, errors.Join(&copier.TargetError{Op: "sync", Off: -1, Err: err}, p.disclaim())
+		}
+	}
+	sum, _, err := copier.DigestFd(ctx, fd, a.Size, copier.DigestOptions{Direct: direct, Sparse: sparse, Throttle: p.throttle, Buffers: w.bufs})
 	return sum, err
 }
 

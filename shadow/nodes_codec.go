@@ -3,6 +3,10 @@ package shadow
 import (
 	"encoding/binary"
 	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/copier"
 )
 
 // Flags of a Record.
@@ -10,7 +14,7 @@ const (
 	Verified uint8 = 1 << iota // read back through the other side's own reader and found equal, after it was copied
 	Racy                       // copied within its stamp's granularity: its Print proves nothing
 	Sparse                     // holes were carried
-	NoDigest                   // Digest is not set
+	NoDigest                   // a file whose Digest was of another definition, and is not set
 	Linked                     // has, or had, several names
 	Waived                     // differs in ways that the plan waives
 	Limbo                      // stands in the other side's limbo: it has no name on this side
@@ -33,11 +37,15 @@ type Record struct {
 // ErrRecord says that a stored record cannot be read (I8: it is not guessed at).
 var ErrRecord = errors.New("malformed node record")
 
-// A record's bytes: version 1, flags of what follows, Type, Flags, Print (8, little-endian),
+// A record's bytes: version 2, flags of what follows, Type, Flags, Print (8, little-endian),
 // To.Gen (4), then as uvarints To.Ino, Epoch, Size; Digest (32) if there is one;
 // Parent.Gen (4), Parent.Ino (uvarint) and the name up to the end, if there is a parent.
+//
+// Version 1 is the same, but for digests of files over copier.DigestSame: they are of another
+// definition. Such a file is read as one of which nothing is known, and is copied again.
 const (
-	recordVersion = 1
+	recordVersion = 2
+	recordOld     = 1
 	hasDigest     = 1 << 0
 	hasParent     = 1 << 1
 	recordFixed   = 4 + 8 + 4
@@ -69,13 +77,13 @@ func appendRecord(b []byte, r *Record) []byte {
 }
 
 // decodeRecord fills r, whose old content is lost. It accepts only what
-// appendRecord writes.
+// appendRecord writes, and wrote.
 func decodeRecord(b []byte, r *Record) error {
 	*r = Record{}
-	if len(b) < recordFixed || b[0] != recordVersion || b[1]&^(hasDigest|hasParent) != 0 {
+	if len(b) < recordFixed || b[0] != recordVersion && b[0] != recordOld || b[1]&^(hasDigest|hasParent) != 0 {
 		return ErrRecord
 	}
-	has := b[1]
+	old, has := b[0] == recordOld, b[1]
 	r.Type, r.Flags = b[2], b[3]
 	r.Print = Print(binary.LittleEndian.Uint64(b[4:]))
 	r.To.Gen = binary.LittleEndian.Uint32(b[12:])
@@ -112,6 +120,9 @@ func decodeRecord(b []byte, r *Record) error {
 	}
 	if len(b) != 0 {
 		return ErrRecord
+	}
+	if old && r.Size > copier.DigestSame && r.Type == unix.S_IFREG>>12 {
+		r.Digest, r.Print, r.Flags = [32]byte{}, 0, r.Flags&^Verified|NoDigest
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
+
+	"github.com/fsmigrate/fsmigrate/copier"
 )
 
 // memStore is a store in memory, on fs or on a fresh one.
@@ -194,9 +196,32 @@ func TestNodeMapMalformed(t *testing.T) {
 	}
 }
 
+// A digest of an earlier definition proves nothing and refutes nothing: the file counts as
+// changed, and as not verified.
+func TestRecordOfAnEarlierDigest(t *testing.T) {
+	for _, c := range []struct {
+		size int64
+		typ  uint8
+		kept bool
+	}{{5, 8, true}, {copier.DigestSame, 8, true}, {copier.DigestSame + 1, 8, false}, {1 << 44, 8, false}, {1 << 30, 4, true}} {
+		was := Record{To: Node{3, 4}, Type: c.typ, Flags: Verified, Print: 7, Size: c.size, Digest: [32]byte{1}}
+		b := appendRecord(nil, &was)
+		b[0] = recordOld
+		var r Record
+		must(t, decodeRecord(b, &r))
+		if kept := r == was; kept != c.kept {
+			t.Errorf("%d bytes: %+v", c.size, r)
+		}
+		if !c.kept && (r.Digest != [32]byte{} || r.Print != 0 || r.Flags != NoDigest) {
+			t.Errorf("%d bytes: %+v", c.size, r)
+		}
+	}
+}
+
 func FuzzRecord(f *testing.F) {
 	f.Add(appendRecord(nil, &Record{To: Node{300, 4}, Epoch: 5, Size: 1 << 40, Digest: [32]byte{1}, Parent: Node{2, 0}, Name: "n"}))
 	f.Add(appendRecord(nil, &Record{To: Node{1, 2}}))
+	f.Add(append([]byte{recordOld}, appendRecord(nil, &Record{To: Node{3, 4}, Type: 8, Flags: Verified, Print: 7, Size: 1 << 21, Digest: [32]byte{1}})[1:]...))
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r Record
@@ -206,7 +231,15 @@ func FuzzRecord(f *testing.F) {
 			}
 			return
 		}
-		if again := appendRecord(nil, &r); !bytes.Equal(again, b) {
+		again := appendRecord(nil, &r)
+		if b[0] == recordOld {
+			var new Record
+			if err := decodeRecord(again, &new); err != nil || new != r {
+				t.Errorf("%x is %+v, written anew %+v: %v", b, r, new, err)
+			}
+			return
+		}
+		if !bytes.Equal(again, b) {
 			t.Errorf("%x is %+v is %x", b, r, again)
 		}
 	})

@@ -395,7 +395,7 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 			}
 			return p.outdated(n, &rec, p.waived != nil && p.waived(unreadable))
 		}
-		rec.Digest = res.Digest
+		rec.Digest, rec.Flags = res.Digest, rec.Flags&^NoDigest
 		p.copied(0, res.Read)
 	}
 	if err := p.dress(w, dst, &want); err != nil {

@@ -227,6 +227,10 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 	if !ok {
 		return nil
 	}
+	if rec.Flags&NoDigest != 0 {
+		p.markChanged(n, &rec) // what it was copied as is not known: nothing can be compared with that
+		return nil
+	}
 	what, err := p.compare(ctx, w, c, n, &rec, src, &want)
 	if err != nil {
 		return err
@@ -336,8 +340,8 @@ func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Re
 	}
 	switch rec.Type {
 	case unix.S_IFREG >> 12:
-		c.bytes.Add(have.Size)
-		digest, err := p.digest(ctx, w, dst, have.Size, c.direct)
+		c.bytes.Add(min(have.Size, have.Blocks*512))
+		digest, err := p.digest(ctx, w, dst, &have, c.direct)
 		if err != nil {
 			return "", err
 		}
