@@ -214,7 +214,7 @@ func TestCommandsFlagsAndExitCodes(t *testing.T) {
 // What the support matrix and its kin name as evidence exists.
 func TestEvidenceExists(t *testing.T) {
 	tests, code := sources(t, true), sources(t, false)
-	for _, path := range []string{"support-matrix.md", "testing.md"} {
+	for _, path := range []string{"support-matrix.md", "testing.md", "threat-model.md"} {
 		text := read(t, path)
 		for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(text, -1) {
 			if !strings.Contains(tests, "func "+m[1]+"(t *testing.T)") {

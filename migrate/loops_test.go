@@ -73,6 +73,9 @@ func (sc script) life(w *world) (out Outcome, err error, crashed bool) {
 		if waits++; waits > 500 {
 			cancel() // stuck; the caller says so
 		}
+		if why := forgotten(m.state, w.state); why != "" && w.fault.mode != "fail" && w.fault.mode != "fail-after" && w.broken == nil {
+			w.broken = fmt.Errorf("the engine waits in %s, and a crash would forget: %s", m.state.Phase, why)
+		}
 		if asked != nil {
 			select {
 			case <-asked.answer:
@@ -87,6 +90,28 @@ func (sc script) life(w *world) (out Outcome, err error, crashed bool) {
 	}
 	out, err = m.Run(ctx)
 	return out, err, false
+}
+
+// forgotten says what the engine knows and the store does not, of that which a resume needs.
+func forgotten(knows, stored State) string {
+	for _, f := range []struct {
+		what string
+		a, b any
+	}{
+		{"the phase", knows.Phase, stored.Phase},
+		{"the service", knows.Service, stored.Service},
+		{"the pause", knows.Paused, stored.Paused},
+		{"the record's number", knows.Seq, stored.Seq},
+		{"the failures", knows.Failures, stored.Failures},
+		{"when to try again", knows.NotBefore, stored.NotBefore},
+		{"that it goes back", knows.Want == wantBack, stored.Want == wantBack},
+		{"the way back", knows.Report.WayBack, stored.Report.WayBack},
+	} {
+		if f.a != f.b {
+			return fmt.Sprintf("%s: %v, stored %v", f.what, f.a, f.b)
+		}
+	}
+	return ""
 }
 
 // play runs the script with one fault, resuming as a supervisor would, and judges it.

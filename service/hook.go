@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,6 +74,11 @@ func (h hooks) run(ctx context.Context, env migrate.Env, name string, argv []str
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// What this process was itself given by whoever started it (the watchdog its line to the engine)
+	// would live on in whatever the hook leaves behind. What Go opens is never inherited.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fail(fmt.Errorf("keep our descriptors from it: %w", err))
+	}
 	if err := cmd.Start(); err != nil {
 		return fail(err)
 	}
@@ -118,20 +124,13 @@ func (h hooks) await(ctx context.Context, pid int, ended <-chan error, limit tim
 	return fmt.Errorf("%w; process %d does not die (uninterruptible?)", why, pid)
 }
 
-// environment is all that a hook sees of ours.
+// environment is all that a hook sees: nothing of it is ours, so it is the same from a terminal, under
+// systemd, from the watchdog and at boot. docs/plan.md lists it.
 func environment(env migrate.Env) []string {
-	lang := os.Getenv("LANG")
-	if lang == "" {
-		lang = "C.UTF-8"
-	}
-	home := os.Getenv("HOME")
-	if home == "" {
-		home = "/root"
-	}
 	return []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + home,
-		"LANG=" + lang,
+		"HOME=/root",
+		"LANG=C.UTF-8",
 		"FSMIGRATE_ID=" + env.ID,
 		"FSMIGRATE_PHASE=" + string(env.Phase),
 		"FSMIGRATE_TRUTH=" + string(env.Truth),

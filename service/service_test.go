@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,23 +28,77 @@ func command(t *testing.T, spec migrate.ServiceSpec) *Service {
 	return s
 }
 
+// A hook sees an environment that is the same wherever the engine runs, and as docs/plan.md says.
 func TestHookSeesACleanEnvironment(t *testing.T) {
-	t.Setenv("SECRET_OF_THE_ENGINE", "x")
-	s := command(t, migrate.ServiceSpec{Stop: "env >&2; exit 3", Start: "true"})
+	for _, name := range []string{"SECRET_OF_THE_ENGINE", "HOME", "LANG", "PATH", "LD_PRELOAD", "ENV", "BASH_ENV", "IFS", "NOTIFY_SOCKET"} {
+		t.Setenv(name, "/of/the/engine")
+	}
+	s := command(t, migrate.ServiceSpec{Stop: "/usr/bin/env >&2; exit 3", Start: "true"})
 	err := s.Stop(t.Context(), env)
 	if err == nil {
 		t.Fatal("a hook that exits 3 succeeded")
 	}
-	for _, want := range []string{"FSMIGRATE_ID=data", "FSMIGRATE_PHASE=cutover", "FSMIGRATE_TRUTH=source", "exit status 3", "PATH=/usr/local/sbin"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q is not in %v", want, err)
+	_, said, _ := strings.Cut(err.Error(), "it said: ")
+	got := slices.DeleteFunc(strings.Fields(said), func(line string) bool {
+		return strings.HasPrefix(line, "PWD=") || strings.HasPrefix(line, "OLDPWD=") || strings.HasPrefix(line, "SHLVL=") || strings.HasPrefix(line, "_=") // the shell's own
+	})
+	slices.Sort(got)
+	want := []string{
+		"FSMIGRATE_ID=data", "FSMIGRATE_PHASE=cutover", "FSMIGRATE_TRUTH=source", "HOME=/root", "LANG=C.UTF-8",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the hook sees %q, want %q", got, want)
+	}
+	doc, rerr := os.ReadFile("../docs/plan.md")
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	for _, line := range want {
+		told := "- `" + line + "`"
+		if name, _, _ := strings.Cut(line, "="); strings.HasPrefix(name, "FSMIGRATE_") {
+			told = "- `" + name + "`: "
+		}
+		if !strings.Contains(string(doc), told) {
+			t.Errorf("docs/plan.md does not tell of %s", line)
 		}
 	}
-	if strings.Contains(err.Error(), "SECRET_OF_THE_ENGINE") {
-		t.Errorf("the engine's environment leaked: %v", err)
+	if !strings.Contains(err.Error(), "exit status 3") {
+		t.Error(err)
 	}
 	if hint := migrate.HintOf(err); !strings.Contains(hint, logName) {
 		t.Errorf("hint %q does not name the log", hint)
+	}
+}
+
+// Of our descriptors a hook gets none: a device, a lock or a mount that it held open would
+// outlive us in whatever it starts.
+func TestHookHasNoDescriptorsOfOurs(t *testing.T) {
+	ours, err := os.Create(filepath.Join(t.TempDir(), "of-the-engine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	// As it is when whoever starts the engine leaves it one open.
+	given, err := unix.Dup(int(ours.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(given)
+	s := command(t, migrate.ServiceSpec{Stop: "for fd in /proc/self/fd/*; do readlink $fd; done >&2; exit 3", Start: "true"})
+	err = s.Stop(t.Context(), env)
+	if err == nil {
+		t.Fatal("a hook that exits 3 succeeded")
+	}
+	_, said, _ := strings.Cut(err.Error(), "it said: ")
+	seen := strings.Fields(said)
+	if !slices.Contains(seen, "/dev/null") || !slices.ContainsFunc(seen, func(f string) bool { return strings.HasSuffix(f, "/"+logName) }) {
+		t.Errorf("not its own: %q", seen)
+	}
+	for _, f := range seen {
+		if f != "/dev/null" && !strings.HasSuffix(f, "/"+logName) && !strings.HasPrefix(f, "/proc/") {
+			t.Errorf("the hook has %s open", f)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			fakes := filepath.Join(e.WorkDir, "fake")
 			state := filepath.Join(e.WorkDir, "state")
 			e.Setenv("FAKE", fakes)
+			e.Setenv("FSMIGRATE_MUTANT", os.Getenv("FSMIGRATE_MUTANT")) // scripts/mutants asks through it
 			e.Setenv("FSMIGRATE_STATE", state)
 			e.Setenv("FSMIGRATE_FSTAB", filepath.Join(e.WorkDir, "fstab"))
 			e.Defer(func() { endEngines(t, state) })

@@ -98,8 +98,8 @@ func readPlan(path string) (migrate.Plan, error) {
 		return refuse("is no regular file", "name the file itself")
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return refuse(fmt.Sprintf("belongs to user %d, who could make it run anything as you", st.Uid), "review it, then: chown root "+path)
-	case st.Mode&0o002 != 0:
-		return refuse("can be written by everybody", "review it, then: chmod o-w "+path)
+	case st.Mode&0o022 != 0:
+		return refuse("can be written by others than its owner", "review it, then: chmod go-w "+path)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, planLimit+1))
 	if err == nil && len(text) > planLimit {
