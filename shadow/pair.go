@@ -62,7 +62,10 @@ type pair struct {
 	differMu      sync.Mutex
 	differ        map[Node]difference // how often an object was found different
 	back          bool                // this is the way back
-	loaded        bool                // the way back: what is durable of it is in memory
+	witnessed     time.Time           // the last bearWitness of this process
+	witnessCost   time.Duration
+	commitEvery   time.Duration // between checkpoints of a long pass
+	loaded        bool          // the way back: what is durable of it is in memory
 	skipLostFound atomic.Bool
 	waived        func(class string) bool
 	onLoss        func(path string, l formats.Loss)
@@ -107,7 +110,7 @@ func newPair(o pairOptions) (*pair, error) {
 	p := &pair{
 		from: o.From, to: o.To, store: o.Store, nodes: o.Store.Map(o.Space), throttle: o.Throttle,
 		bootID: o.BootID, workers: o.Workers, setup: o.Setup, prints: NewPrints(),
-		dirs: map[Node]dirState{}, racy: map[Node]time.Time{}, limboFD: -1,
+		dirs: map[Node]dirState{}, racy: map[Node]time.Time{}, limboFD: -1, commitEvery: commitEvery,
 	}
 	p.shared.p = p
 	j, err := o.Store.Journal(o.Space)

@@ -321,30 +321,35 @@ func (p *pair) commitDue() bool {
 	return n > commitBacklog || time.Since(p.lastCommit()) > commitEvery
 }
 
-// checkpointsDuring makes checkpoints while a long pass runs, so that a crash costs the
-// copy of a few seconds. The returned func ends them and says how the last one went.
-func (p *pair) checkpointsDuring(ctx context.Context) (stop func() error) {
-	ctx, cancel := context.WithCancel(ctx)
+// checkpointsDuring makes checkpoints while a long pass runs under the context it returns, so
+// that a crash costs the copy of a few seconds. One that fails ends the pass at once: what
+// is copied after it could not become durable either. stop ends them, and says which error counts.
+func (p *pair) checkpointsDuring(ctx context.Context) (during context.Context, stop func(error) error) {
+	during, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		t := time.NewTicker(commitEvery)
+		t := time.NewTicker(p.commitEvery)
 		defer t.Stop()
 		for {
 			select {
-			case <-ctx.Done():
+			case <-during.Done():
 				done <- nil
 				return
 			case <-t.C:
-				if err := p.checkpoint(ctx); err != nil && ctx.Err() == nil {
+				if err := p.checkpoint(during); err != nil && during.Err() == nil {
 					done <- err
+					cancel()
 					return
 				}
 			}
 		}
 	}()
-	return func() error {
+	return during, func(err error) error {
 		cancel()
-		return <-done
+		if failed := <-done; failed != nil {
+			return failed
+		}
+		return err
 	}
 }
 

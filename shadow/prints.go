@@ -135,6 +135,19 @@ func (p *Prints) Range(fn func(ino uint64, v Print) bool) {
 	}
 }
 
+// chunks calls fn for every run of inodes that has a Print, in no order, until it fails.
+// Nobody may change p meanwhile.
+func (p *Prints) chunks(fn func(chunk uint64, v *[printChunk]Print) error) error {
+	for i := range p.shards {
+		for c, v := range p.shards[i].chunks {
+			if err := fn(c, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Clear forgets everything.
 func (p *Prints) Clear() {
 	for i := range p.shards {

@@ -269,18 +269,23 @@ func (p *pair) proof(res scanResult) migrate.Proof {
 		Different: res.different, Examples: res.examples, Took: res.took}
 }
 
-// baseline takes the fingerprints of `from` as it is, for objects that were proven
-// equal before the moment `before` (unix nanoseconds); what changed since is marked.
-func (p *pair) baseline(ctx context.Context, before int64) error {
-	_, err := p.from.format.ScanBatch(ctx, formats.ScanTarget{Device: p.from.device, MountFD: p.from.fd}, 0,
+// baseline takes the fingerprints of `from` as it is, for objects that are as the witness of
+// the swap saw them; all others are marked.
+func (p *pair) baseline(ctx context.Context) error {
+	was, err := p.store.witness()
+	if err != nil {
+		return err
+	}
+	_, err = p.from.format.ScanBatch(ctx, formats.ScanTarget{Device: p.from.device, MountFD: p.from.fd}, 0,
 		func(batch []formats.InodeRecord) error {
 			for i := range batch {
 				r := &batch[i]
 				if r.Nlink == 0 {
 					continue
 				}
-				if r.CtimeSec*1e9+int64(r.CtimeNsec) < before {
-					p.prints.Set(r.Ino, PrintOf(r.Gen, r.CtimeSec, r.CtimeNsec, r.Size, r.Mode, r.Nlink))
+				now := PrintOf(r.Gen, r.CtimeSec, r.CtimeNsec, r.Size, r.Mode, r.Nlink)
+				if was.Get(r.Ino) == now {
+					p.prints.Set(r.Ino, now)
 					continue
 				}
 				n := Node{Ino: r.Ino, Gen: r.Gen}

@@ -376,15 +376,12 @@ func (p *pair) walk(ctx context.Context) error {
 	}
 	p.names.allOf(root)
 	p.journal.Mark(root, Entries|Attrs)
-	stop := p.checkpointsDuring(ctx)
-	_, err := p.pass(ctx, passMode{})
+	during, stop := p.checkpointsDuring(ctx)
+	_, err := p.pass(during, passMode{})
 	for err == nil && p.journal.Len() > passUnits {
-		_, err = p.pass(ctx, passMode{}) // a resumed walk may have left more than one pass takes
+		_, err = p.pass(during, passMode{}) // a resumed walk may have left more than one pass takes
 	}
-	if stopErr := stop(); err == nil {
-		err = stopErr
-	}
-	if err != nil {
+	if err := stop(err); err != nil {
 		return err
 	}
 	p.scans.Store(true)
@@ -404,6 +401,9 @@ func (t *Tree) Pass(ctx context.Context) (migrate.PassResult, error) {
 		return migrate.PassResult{}, err
 	}
 	res, err := p.pass(ctx, passMode{verify: p.verifies.Load()})
+	if err == nil && p == t.there && p.verifies.Load() && p.witnessDue() {
+		err = p.bearWitness(ctx)
+	}
 	return res, t.told(err)
 }
 

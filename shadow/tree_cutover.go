@@ -108,11 +108,8 @@ func (t *Tree) unfence(p *pair) error {
 	return nil
 }
 
-// swapKey is when the way back began: what carries a ctime from then on may differ.
-const (
-	swapKey  = "swap-time"
-	builtKey = "back-built"
-)
+// builtKey says that the node map of the way back was made.
+const builtKey = "back-built"
 
 // Follow is Subject.Follow: the watch of the new truth starts while it is still
 // read-only, so that its first change is heard.
@@ -128,14 +125,7 @@ func (t *Tree) Follow(ctx context.Context, to migrate.Side) error {
 	if err := t.store.Drop('r'); err != nil { // of an attempt that was undone
 		return err
 	}
-	if err := t.store.SetMeta(builtKey, nil, false); err != nil {
-		return err
-	}
-	at, err := time.Now().UTC().MarshalText()
-	if err != nil {
-		return err
-	}
-	if err := t.store.SetMeta(swapKey, at, true); err != nil {
+	if err := t.store.SetMeta(builtKey, nil, true); err != nil { // and the witness with it
 		return err
 	}
 	return t.listen(ctx)
@@ -198,7 +188,7 @@ func (t *Tree) turnAround(ctx context.Context, p *pair) error {
 		return err
 	}
 	if len(built) == 0 {
-		if err := p.buildFrom(ctx, t.store.Map('f'), t.swapTime()); err != nil {
+		if err := p.buildFrom(ctx, t.store.Map('f')); err != nil {
 			return err
 		}
 		if err := t.store.SetMeta(builtKey, []byte("1"), true); err != nil {
@@ -216,28 +206,14 @@ func (t *Tree) turnAround(ctx context.Context, p *pair) error {
 	return p.begin()
 }
 
-func (t *Tree) swapTime() time.Time {
-	var at time.Time
-	if t.store == nil {
-		return at
-	}
-	if b, ok, err := t.store.Meta(swapKey); err == nil && ok {
-		if at.UnmarshalText(b) != nil {
-			return time.Time{}
-		}
-	}
-	return at
-}
-
 // buildFrom makes the node map of the way back by turning the one of the way there
-// around: at the fence both sides were proven equal. What changed since carries a
-// later ctime, also if it was done through a mapping, and is dirty.
-func (p *pair) buildFrom(ctx context.Context, there *NodeMap, swap time.Time) error {
+// around: at the fence both sides were proven equal. What is not as the swap's witness
+// saw it is dirty, also if it was changed through a mapping.
+func (p *pair) buildFrom(ctx context.Context, there *NodeMap) error {
 	if err := p.syncFrom(); err != nil {
 		return err
 	}
-	before := swap.Add(-2*time.Second - 2*p.from.stamp).UnixNano()
-	if err := p.baseline(ctx, before); err != nil {
+	if err := p.baseline(ctx); err != nil {
 		return err
 	}
 	b := p.nodes.Batch()
@@ -249,6 +225,10 @@ func (p *pair) buildFrom(ctx context.Context, there *NodeMap, swap time.Time) er
 			Size: r.Size, Digest: r.Digest}
 		if rec.Flags&Verified != 0 {
 			p.verified.Add(1)
+		}
+		if rec.Flags&NoDigest != 0 {
+			p.prints.Set(r.To.Ino, 0) // it is copied back, and has a digest then
+			rec.Print = 0
 		}
 		if err := b.Put(r.To, &rec); err != nil {
 			return err
