@@ -23,8 +23,12 @@ func (m *Migration) reverse(ctx context.Context) (move, error) {
 	if m.plan.Cutover.Finalize && m.state.Want != wantBack && m.state.Service == "" {
 		return move{Finalizing, "the plan finalizes at cutover"}, nil
 	}
+	var guard guard
 	for failures := 0; ; {
 		m.wayBack(ctx)
+		if err := m.guardOld(ctx, &guard); err != nil {
+			return move{}, err
+		}
 		err := m.inStep(ctx)
 		switch {
 		case err == nil:
@@ -51,6 +55,38 @@ func (m *Migration) reverse(ctx context.Context) (move, error) {
 			return move{}, err
 		}
 	}
+}
+
+// guardEvery is how often Reverse looks for new roads to the old volume.
+const guardEvery = 30 * time.Second
+
+// guard is the last look, and what it found, which is told once.
+type guard struct {
+	next time.Time
+	told string
+}
+
+// guardOld has the side that is not the truth looked after. Only the end of the run ends it.
+func (m *Migration) guardOld(ctx context.Context, g *guard) error {
+	s, ok := m.opt.Subject.(Guard)
+	now := m.clock.Now()
+	if !ok || now.Before(g.next) {
+		return nil
+	}
+	g.next = now.Add(guardEvery)
+	err := m.op(ctx, func(ctx context.Context) error { return s.Guard(ctx, m.truth.Truth.Other()) })
+	if err == nil || isYieldOrEnd(ctx, err) || isAmbiguous(err) {
+		if err == nil {
+			g.told = ""
+		}
+		return err
+	}
+	if why := explain(err); why != g.told {
+		g.told = why
+		m.warn("the old volume may be written by others", why, "end what is listed: what it writes there is in no copy")
+		m.audit(ctx, "old-volume-open", map[string]any{"why": why})
+	}
+	return nil
 }
 
 // inStep copies what changed on the new truth to the old one.

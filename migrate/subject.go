@@ -113,6 +113,13 @@ type Subject interface {
 	Close() error
 }
 
+// Guard is what a subject may also be: then it is asked from time to time in Reverse
+// whether anybody but us can write the side that is not the truth (I10). It closes such a road
+// and tells of it; the error is for one that it could not close.
+type Guard interface {
+	Guard(ctx context.Context, old Side) error
+}
+
 // ErrFull is in the chain of an error of Prepare, Copy, Pass or Verify when the
 // other side (or the state directory) has no space left: the migration pauses.
 var ErrFull = errors.New("no space left")

@@ -225,6 +225,36 @@ func (p *Place) SealOld(ctx context.Context, old migrate.Side) error {
 	return p.refuseUnsealed(old)
 }
 
+// Guard is SealOld while the migration goes on beside the application (I10): it seals what
+// appeared since, and returns who could write through it until now; what was written is not
+// known. A *migrate.Busy error names who can still write. It leaves a volume that nothing
+// is mounted of alone.
+func (p *Place) Guard(ctx context.Context, old migrate.Side) (late []migrate.Holder, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l, err := p.list()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range l.of(old) {
+		if !m.ReadOnly() && !blockdev.IsSuperReadOnly(m.Mount) {
+			late = append(late, p.mountHolder(m))
+		}
+	}
+	if len(late) > 0 {
+		if err := p.sealAll(old, false); err != nil {
+			return late, err
+		}
+	}
+	if p.trees[old] == nil {
+		return late, nil
+	}
+	return late, p.refuseUnsealed(old)
+}
+
 // superReadOnly makes the superblock of a side read-only; nothing when it is not mounted.
 func (p *Place) superReadOnly(s migrate.Side) error {
 	if t := p.trees[s]; t != nil {

@@ -249,6 +249,51 @@ func (p *pair) buildFrom(ctx context.Context, there *NodeMap) error {
 	return p.checkpoint(ctx)
 }
 
+// Guard is migrate.Guard's.
+func (t *Tree) Guard(ctx context.Context, old migrate.Side) error {
+	late, err := t.place.Guard(ctx, old)
+	if len(late) == 0 {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range late {
+		t.o.Warn(fmt.Sprintf("a mount of the old volume appeared at %s in %s and was made read-only", h.Path, h.Command),
+			"what was written through it is not known: all is compared before a rollback", "unmount it there")
+		if err := t.audit("sealed-late", map[string]any{"side": old, "path": h.Path, "namespace": h.Command, "pid": h.PID}); err != nil {
+			return err
+		}
+	}
+	if p := t.active(); p != nil && p.back {
+		err = errors.Join(err, p.doubt())
+	}
+	return err
+}
+
+// doubt takes the claim to be equal from every object: somebody else may have written `to`.
+func (p *pair) doubt() error {
+	b := p.nodes.Batch()
+	defer b.Close()
+	err := p.nodes.Iterate(func(n Node, r *Record) error {
+		if r.Flags&Verified == 0 {
+			return nil
+		}
+		r.Flags &^= Verified
+		if err := b.Put(n, r); err != nil || b.Len() < 1000 {
+			return err
+		}
+		return b.Commit()
+	})
+	if err == nil {
+		err = b.Commit()
+	}
+	if err != nil {
+		return fmt.Errorf("doubt what is on %s: %w", p.to.device, err)
+	}
+	_, err = p.recount()
+	return err
+}
+
 // wayBack is the state of the road to the old volume.
 type wayBack struct {
 	mu  sync.Mutex
