@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 
 // small is the first copy of many small files, cold.
 func (b *bench) small(ctx context.Context) (res *result, err error) {
-	r, err := newRig(ctx, b.Dir, int64(b.Files)*12<<10+1<<30, int64(b.Files)*5/4+10000)
+	r, err := newRig(ctx, b.Dir, int64(b.Files)*24<<10+2<<30, int64(b.Files)*5/4+10000)
 	if err != nil {
 		return nil, err
 	}

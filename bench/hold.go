@@ -232,7 +232,7 @@ func (w *rewriter) run() error {
 // killed there, with 100 files changed while it was dead; in a memory group of 256 MiB,
 // page cache and kernel memory included, through the whole migration.
 func (b *bench) resume(ctx context.Context) (res *result, err error) {
-	r, err := newRig(ctx, b.Dir, int64(b.Files)*12<<10+1<<30, int64(b.Files)*5/4+10000)
+	r, err := newRig(ctx, b.Dir, int64(b.Files)*24<<10+2<<30, int64(b.Files)*5/4+10000)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,9 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, group.remove()) }()
-	wrap := func(ctx context.Context, args ...string) *exec.Cmd { return group.command(ctx, append([]string{b.Binary}, args...)...) }
+	wrap := func(ctx context.Context, args ...string) *exec.Cmd {
+		return group.command(ctx, append([]string{b.Binary}, args...)...)
+	}
 	for round := range b.Runs {
 		var first, second run
 		began, at := time.Now(), load()

@@ -13,7 +13,7 @@ const changed = 100
 // before, against the second rsync that people do with their service stopped. The
 // caches are warm for both: each has just been over all files.
 func (b *bench) pause(ctx context.Context) (res *result, err error) {
-	r, err := newRig(ctx, b.Dir, int64(b.Files)*12<<10+1<<30, int64(b.Files)*5/4+10000)
+	r, err := newRig(ctx, b.Dir, int64(b.Files)*24<<10+2<<30, int64(b.Files)*5/4+10000)
 	if err != nil {
 		return nil, err
 	}

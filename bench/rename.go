@@ -12,7 +12,7 @@ import (
 // the middle of the first copy: a walk with it beside one without. Identity is followed,
 // so it must cost one rename and copy nothing again.
 func (b *bench) rename(ctx context.Context) (res *result, err error) {
-	r, err := newRig(ctx, b.Dir, int64(b.Files)*12<<10+1<<30, int64(b.Files)*5/4+10000)
+	r, err := newRig(ctx, b.Dir, int64(b.Files)*24<<10+2<<30, int64(b.Files)*5/4+10000)
 	if err != nil {
 		return nil, err
 	}
