@@ -19,7 +19,8 @@ import (
 // ledger remembers which mounts of a side were sealed and were writable before, so
 // that undoing a fence gives nobody more than he had (a service with a read-only view keeps
 // it), and so that a later reverse knows which detached mounts are harmless. It means
-// nothing after a reboot, so it is renamed into place but not synced.
+// nothing after a reboot, so it is renamed into place but not synced: it costs the pause
+// nothing, and a power cut may leave it empty or in part.
 type ledger struct {
 	BootID string        `json:"boot_id"`
 	Mounts []sealedMount `json:"mounts"`
@@ -50,10 +51,9 @@ func (p *Place) loadLedger(s migrate.Side) (ledger, error) {
 	if err != nil {
 		return l, fmt.Errorf("read sealed mounts: %w", err)
 	}
-	if err := json.Unmarshal(b, &l); err != nil {
-		return l, fmt.Errorf("read sealed mounts %s: %w", p.ledgerPath(s), err)
-	}
-	if l.BootID != boot {
+	// Within one boot it is whole, as it is renamed into place. One that is not is of before
+	// a power cut, and the boot may not end at it.
+	if err := json.Unmarshal(b, &l); err != nil || l.BootID != boot {
 		return ledger{BootID: boot}, nil
 	}
 	return l, nil
