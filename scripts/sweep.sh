@@ -26,10 +26,14 @@ for proc in /proc/[0-9]*; do
 	fi
 done
 
+# A loop's file is shown by its whole path, or, when it lay on a mount that is gone, by
+# its path on that mount: such files carry the lab's name in theirs.
+name=/$(basename "$dir")
+
 left() {
 	awk -v d="$dir/" 'index($5, d) == 1 {print $5}' /proc/self/mountinfo
 	for f in /sys/block/loop*/loop/backing_file; do
-		if [ -e "$f" ] && grep -qF -- "$dir/" "$f" 2>/dev/null; then
+		if [ -e "$f" ] && grep -qF -- "$name" "$f" 2>/dev/null; then
 			echo "$f"
 		fi
 	done
@@ -42,7 +46,7 @@ for _ in $(seq 100); do
 		umount "$m" 2>/dev/null || umount -l "$m" 2>/dev/null || true
 	done
 	for f in /sys/block/loop*/loop/backing_file; do
-		if [ -e "$f" ] && grep -qF -- "$dir/" "$f" 2>/dev/null; then
+		if [ -e "$f" ] && grep -qF -- "$name" "$f" 2>/dev/null; then
 			loop=${f#/sys/block/}
 			losetup -d "/dev/${loop%%/*}" 2>/dev/null || true
 		fi

@@ -53,7 +53,9 @@ func Clean(dir string) error {
 	ok := Eventually(20*time.Second, func() bool {
 		mounts := mountsBelow("self", dir)
 		for i := len(mounts) - 1; i >= 0; i-- {
-			if unix.Unmount(mounts[i], 0) != nil {
+			// What holds the file of a loop goes after the loop: without a path to its
+			// file nobody would know whose the loop is.
+			if unix.Unmount(mounts[i], 0) != nil && !holdsLoop(mounts[i], dir) {
 				_ = unix.Unmount(mounts[i], unix.MNT_DETACH)
 			}
 		}
@@ -66,6 +68,15 @@ func Clean(dir string) error {
 		return fmt.Errorf("left in %s: %s", dir, strings.Join(Leftovers(dir), "; "))
 	}
 	return nil
+}
+
+func holdsLoop(mount, dir string) bool {
+	for _, lp := range loopsBelow(dir) {
+		if strings.HasPrefix(lp.file, mount+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // detach frees a loop, if it still is over that file: while it is held open here,
