@@ -35,7 +35,8 @@ func startTime(pid int) string {
 	return fields[19]
 }
 
-func writeIdentity(path, state string) error {
+// WriteIdentity says in a pid file that this process is the one, and in which state.
+func WriteIdentity(path, state string) error {
 	b, err := json.Marshal(identity{os.Getpid(), startTime(os.Getpid()), state})
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func Serve(r *Runner, pidfile string, ready func()) error {
 		if pidfile == "" {
 			return nil
 		}
-		return writeIdentity(pidfile, s)
+		return WriteIdentity(pidfile, s)
 	}
 	if err := state("running"); err != nil {
 		return errors.Join(err, r.Stop())

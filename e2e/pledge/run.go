@@ -1,0 +1,116 @@
+package pledge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options say how the application works.
+type Options struct {
+	Dir     string // the volume
+	Log     string // what it is about to do: outside of every volume
+	Marks   string // the recorder's file of marks
+	Seed    uint64
+	Workers int
+	Rate    float64 // operations a second of each worker; 0: as fast as it goes
+	Ops     int     // of each worker, in all; 0: until ctx ends
+	Lie     bool    // sync nothing, and acknowledge all the same
+	// Working is called once, when each worker has done a few operations on average: who
+	// waits for it has a service that answers.
+	Working func()
+
+	acks *atomic.Int64
+}
+
+// few is how many operations say that it works.
+const few = 3
+
+// Run works until ctx ends, or the operations are done, and closes everything that it
+// opened. It goes on where the log ends.
+func Run(ctx context.Context, o Options) error {
+	log, err := os.OpenFile(o.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	marks, err := os.OpenFile(o.Marks, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer marks.Close()
+	done, err := ReadLog(o.Log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o.acks = new(atomic.Int64)
+	failed := make([]error, o.Workers)
+	var all sync.WaitGroup
+	for w := range o.Workers {
+		m := NewModel(w)
+		if w < len(done) {
+			for _, op := range done[w] {
+				if err := m.Apply(op); err != nil {
+					return err
+				}
+			}
+		}
+		all.Go(func() {
+			failed[w] = o.work(ctx, m, log, marks)
+			if failed[w] != nil {
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(failed...)
+}
+
+// work is one worker.
+func (o Options) work(ctx context.Context, m *Model, log, marks *os.File) error {
+	var pace <-chan time.Time
+	if o.Rate > 0 {
+		t := time.NewTicker(time.Duration(float64(time.Second) / o.Rate))
+		defer t.Stop()
+		pace = t.C
+	}
+	for ctx.Err() == nil && (o.Ops == 0 || m.Done < o.Ops) {
+		op := next(o.Seed, m)
+		line, err := json.Marshal(op)
+		if err != nil {
+			return err
+		}
+		if _, err := log.Write(append(line, '\n')); err != nil {
+			return err
+		}
+		if err := o.do(op); err != nil {
+			return fmt.Errorf("operation %v: %w", op, err)
+		}
+		if _, err := fmt.Fprintf(marks, "ack %d %d", op.Worker, op.N); err != nil {
+			return err
+		}
+		if err := m.Apply(op); err != nil {
+			return err
+		}
+		if o.acks.Add(1) == int64(few*o.Workers) && o.Working != nil {
+			o.Working()
+		}
+		if pace != nil {
+			select {
+			case <-ctx.Done():
+			case <-pace:
+			}
+		}
+	}
+	return nil
+}
+
+func (o Options) path(p string) string { return filepath.Join(o.Dir, p) }
