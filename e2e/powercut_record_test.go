@@ -1,0 +1,249 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fsmigrate/fsmigrate/blockdev/record"
+	"github.com/fsmigrate/fsmigrate/e2e/pledge"
+	"github.com/fsmigrate/fsmigrate/e2e/vol"
+	"golang.org/x/sys/unix"
+)
+
+// powerRig is a migration on recorded disks: the volume, the spare, and a third one that
+// holds the state directory and fstab, as the root file system of a machine would.
+type powerRig struct {
+	*rig
+	disks   *disks
+	root    string // where the third is mounted
+	history *pledge.History
+	log     *record.Log
+	marks   []mark // those of the log, in order
+	bootID  string // a file in the place of the kernel's
+}
+
+type mark struct {
+	at   int // the entry's number
+	text string
+}
+
+// newPowerRig makes the disks and mounts the source and the third.
+func newPowerRig(t *testing.T, p pair) *powerRig {
+	t.Helper()
+	r := &powerRig{rig: &rig{Lab: vol.New(t), t: t, pair: p}}
+	r.root, r.dir, r.report = r.Path("root"), r.Path("data"), r.Path("report.json")
+	r.state, r.fstab = r.Path("root/state"), r.Path("root/fstab")
+	r.ownBootID()
+	r.disks = newDisks(t, r.Lab)
+	size := func(spec string) int {
+		switch fstypeOf(spec) {
+		case "xfs", "btrfs":
+			return 320 // the least that mkfs makes without complaint
+		}
+		return 128
+	}
+	r.disks.record(size(p.spec), max(size(p.to), size(p.spec)+32), 192)
+	r.attached()
+	vol.Mkfs(t, p.spec, r.source)
+	vol.Mkfs(t, "ext4", r.disks.loops["state"])
+	r.Mount(r.source, "data")
+	r.Mount(r.disks.loops["state"], "root")
+	uuid := strings.TrimSpace(vol.Run(t, "blkid", "-p", "-s", "UUID", "-o", "value", r.source))
+	line := fmt.Sprintf("# the lab's own\nUUID=%s %s %s defaults 0 2\n", uuid, r.dir, fstypeOf(p.spec))
+	if err := os.Mkdir(r.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.fstab, []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	vol.Run(t, "sync", "-f", r.fstab)
+	t.Cleanup(func() {
+		if r.engine != nil {
+			r.engine.kill()
+		}
+		for _, p := range vol.Processes(r.Dir) {
+			if strings.HasPrefix(p.Args[0], programs.pledge) || strings.HasPrefix(p.Args[0], programs.fsmigrate) {
+				_ = unix.Kill(p.PID, unix.SIGKILL)
+			}
+		}
+		if t.Failed() {
+			r.explain()
+		}
+	})
+	return r
+}
+
+// attached names the devices after the disks were started.
+func (r *powerRig) attached() {
+	r.source, r.spare = r.disks.loops["source"], r.disks.loops["shadow"]
+}
+
+// ownBootID puts a file in the place of the kernel's boot id: after a power cut it is
+// another one, and what fsmigrate trusts depends on it.
+func (r *powerRig) ownBootID() {
+	r.t.Helper()
+	if !strings.Contains(r.Dir, "/fsmigrate-lab.") {
+		r.t.Fatal("this test hides the kernel's boot id, and does so only in the lab's mount namespace: run it by scripts/inlab.sh")
+	}
+	const kernels = "/proc/sys/kernel/random/boot_id"
+	r.bootID = r.Path("boot_id")
+	r.newBoot()
+	if err := unix.Mount(r.bootID, kernels, "", unix.MS_BIND, ""); err != nil {
+		r.t.Fatalf("hide the boot id: %v", err)
+	}
+	r.t.Cleanup(func() {
+		if err := unix.Unmount(kernels, 0); err != nil {
+			r.t.Errorf("show the boot id: %v", err)
+		}
+	})
+}
+
+var boots int
+
+func (r *powerRig) newBoot() {
+	r.t.Helper()
+	boots++
+	// In place: what is mounted is this inode.
+	if err := os.WriteFile(r.bootID, fmt.Appendf(nil, "%08x-0000-4000-8000-%012x\n", os.Getpid(), boots), 0o444); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *powerRig) pledgeArgs(seed uint64, extra ...string) []string {
+	return append([]string{"--dir", r.dir, "--log", r.Path("pledge.log"), "--marks", r.disks.marks(), "--pidfile", r.Path("pledge.pid"),
+		fmt.Sprintf("--seed=%d", seed)}, extra...)
+}
+
+// writeHook writes the application's stop and start, which say in the log when they begin and
+// end, and do nothing once the application is not there any more: when states are judged.
+func (r *powerRig) writeHook(seed uint64, extra ...string) {
+	r.t.Helper()
+	text := fmt.Sprintf(`#!/bin/sh
+[ ! -e %[1]s/quiet ] || exit 0
+printf "hook $1" >%[2]s
+%[3]s $1 %[4]s || exit 1
+printf "hook $1 done" >%[2]s
+`, r.Dir, r.disks.marks(), programs.pledge, strings.Join(r.pledgeArgs(seed, extra...), " "))
+	if err := os.WriteFile(r.Path("hook"), []byte(text), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// recorded runs a whole migration there and back, or to its end, under the application.
+func (r *powerRig) recorded(seed uint64, finalize bool) {
+	t := r.t
+	t.Helper()
+	vol.Run(t, programs.pledge, append([]string{"run"}, r.pledgeArgs(seed, "--ops", "80")...)...)
+	r.writeHook(seed, "--rate", "40")
+	vol.Run(t, r.Path("hook"), "start")
+	r.disks.mark("begin")
+	args := r.runArgs("--stop", r.Path("hook")+" stop", "--start", r.Path("hook")+" start", "--pause-budget", "20s")
+	r.background(nil, args...)
+	r.waitPhase(toHold, "hold")
+	r.disks.mark("hold")
+	r.cutOver()
+	r.disks.mark("reverse")
+	r.moreOperations(120)
+	if finalize {
+		r.must([]string{"finalize", id})
+	} else {
+		r.must([]string{"rollback", id}, 0, 6)
+	}
+	r.engine.code(t, toEnd)
+	r.disks.mark("ended")
+	r.moreOperations(40)
+	vol.Run(t, r.Path("hook"), "stop")
+	r.disks.mark("end")
+	r.finish()
+}
+
+// moreOperations waits until the application began so many more operations.
+func (r *powerRig) moreOperations(n int) {
+	r.t.Helper()
+	count := func() int {
+		b, _ := os.ReadFile(r.Path("pledge.log"))
+		return bytes.Count(b, []byte("\n"))
+	}
+	want := count() + n
+	if !vol.Eventually(60*time.Second, func() bool { return count() >= want }) {
+		out, _ := os.ReadFile(r.Path("pledge.log.out"))
+		r.t.Fatalf("the application does not get on: %s", out)
+	}
+}
+
+// finish takes the disks away and reads what was recorded.
+func (r *powerRig) finish() {
+	t := r.t
+	t.Helper()
+	if err := os.WriteFile(r.Path("quiet"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.unmountAll()
+	r.disks.stop()
+	r.engine = nil
+	var err error
+	if r.log, err = record.OpenLog(r.disks.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.log.Close() })
+	if r.history, err = pledge.ReadHistory(r.Path("pledge.log")); err != nil {
+		t.Fatal(err)
+	}
+	for n, e := range r.log.Entries {
+		if e.Has(record.FlagMark) {
+			r.marks = append(r.marks, mark{n, e.Mark})
+		}
+	}
+	t.Logf("%d entries, %d operations acknowledged", len(r.log.Entries), sum(r.acked(len(r.log.Entries))))
+}
+
+// acked is how many operations of each worker were acknowledged in the first n entries.
+func (r *powerRig) acked(n int) []int {
+	acked := make([]int, r.history.Workers())
+	for _, m := range r.marks {
+		var w, k int
+		if m.at < n && strings.HasPrefix(m.text, "ack ") {
+			if _, err := fmt.Sscanf(m.text, "ack %d %d", &w, &k); err != nil || w >= len(acked) {
+				r.t.Fatalf("mark %q: %v", m.text, err)
+			}
+			acked[w] = k
+		}
+	}
+	return acked
+}
+
+func sum(list []int) (n int) {
+	for _, v := range list {
+		n += v
+	}
+	return n
+}
+
+func (r *powerRig) unmountAll() {
+	r.t.Helper()
+	for _, dir := range []string{r.dir, r.root} {
+		if !vol.Eventually(20*time.Second, func() bool {
+			for range vol.Mounts(dir) {
+				_ = unix.Unmount(dir, 0)
+			}
+			return len(vol.Mounts(dir)) == 0
+		}) {
+			r.t.Fatalf("%s cannot be unmounted", dir)
+		}
+	}
+}
+
+// during names the last mark but acknowledgments before a cut.
+func (r *powerRig) during(n int) string {
+	last := "mkfs"
+	for _, m := range r.marks {
+		if m.at < n && !strings.HasPrefix(m.text, "ack ") && !strings.HasPrefix(m.text, "image ") {
+			last = m.text
+		}
+	}
+	return last
+}

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fsmigrate/fsmigrate/blockdev/record"
+	"github.com/fsmigrate/fsmigrate/e2e/vol"
+)
+
+// The application and its judge without fsmigrate: on a plain volume of each kind, what was
+// acknowledged outlives every cut; and when the same application acknowledges without
+// syncing, that is found out.
+func TestPowerCutsOfAPlainVolume(t *testing.T) {
+	for _, spec := range []string{"ext4", "xfs", "btrfs"} {
+		for _, lie := range []bool{false, true} {
+			name := spec
+			if lie {
+				name += "_lies"
+			}
+			t.Run(name, func(t *testing.T) {
+				rng := seeded(t)
+				r := newPowerRig(t, pair{spec: spec, to: spec})
+				args := r.pledgeArgs(rng.Uint64(), "--ops", "150")
+				if lie {
+					args = append(args, "--lie")
+				}
+				r.disks.mark("begin")
+				vol.Run(t, programs.pledge, append([]string{"run"}, args...)...)
+				r.finish()
+				violated := 0
+				const states = 8
+				for range states {
+					n := r.marks[len(r.marks)/4+rng.IntN(len(r.marks)*3/4)].at + 1
+					cut := record.Cut{Entries: n, Loss: record.Losses()[rng.IntN(5)], Seed: rng.Uint64() % 1e6}
+					v := r.judgeCut(cut, false)
+					if v.unmounted != "" {
+						t.Errorf("cut %v: not mountable: %s", cut, v.unmounted)
+					}
+					if len(v.wrong) == 0 {
+						continue
+					}
+					violated++
+					if !lie {
+						t.Errorf("cut %v:\n  %s", cut, strings.Join(v.wrong, "\n  "))
+					}
+				}
+				if lie && violated < states/2 {
+					t.Errorf("nothing was synced, and that shows in %d of %d states only", violated, states)
+				}
+			})
+		}
+	}
+}
+
+// fault is a mistake that is built into fsmigrate for a test.
+type fault struct {
+	name, file, old, new string
+}
+
+// plantedFaults are mistakes that no test sees which only ends processes.
+var plantedFaults = []fault{
+	{"the switch record is not synced", "statedir/fsys.go",
+		"\t\terr = w.Sync()\n", "\t\t_ = w.Sync\n"},
+	{"the new volume is not synced before the record", "shadow/pass.go",
+		"if err := blockdev.Syncfs(p.to.fd); err != nil {", "if err := error(nil); err != nil {"},
+	{"the directory of the switch record is not synced", "statedir/fsys.go",
+		"\treturn errors.Join(d.Sync(), d.Close())\n", "\treturn d.Close()\n"},
+	{"the boot asks the phase and not the record", "shadow/place_boot.go",
+		"\tside, err := truth()\n", "\tside, err := truth()\n\tside = migrate.Source\n"},
+}
+
+// buildWith builds fsmigrate with a fault. What is replaced must be there once.
+func buildWith(t *testing.T, f fault) (binary string) {
+	t.Helper()
+	dir := t.TempDir()
+	file, err := filepath.Abs(filepath.Join("..", f.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), f.old); n != 1 {
+		t.Fatalf("%s has %d times what the fault replaces: %q", f.file, n, f.old)
+	}
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	b, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), f.old, f.new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(overlay, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(dir, "fsmigrate")
+	cmd := exec.Command("go", "build", "-overlay", overlay, "-o", binary, "github.com/fsmigrate/fsmigrate/cmd/fsmigrate")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build with %q: %v\n%s", f.name, err, out)
+	}
+	if err := os.Symlink(binary, filepath.Join(dir, "mount.fsmigrate")); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+// The power cuts find mistakes in fsmigrate itself, built in on purpose.
+func TestPowerCutsFindPlantedFaults(t *testing.T) {
+	faults := plantedFaults[:1]
+	if long() {
+		faults = plantedFaults
+	}
+	for _, f := range faults {
+		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
+			was := programs
+			defer func() { programs = was }()
+			programs.fsmigrate = buildWith(t, f)
+			programs.mountHelper = filepath.Join(filepath.Dir(programs.fsmigrate), "mount.fsmigrate")
+			rng := seeded(t)
+			for range 3 { // recordings
+				r := newPowerRig(t, pairs[rng.IntN(len(pairs))])
+				r.recorded(rng.Uint64(), true)
+				if at := r.firstViolation(rng, 60); at > 0 {
+					t.Logf("found in the %d. state", at)
+					return
+				}
+			}
+			t.Errorf("not found: %s", f.name)
+		})
+	}
+}
+
+// firstViolation is the number of the first state that is judged wrong, 0 when none is.
+func (r *powerRig) firstViolation(rng *rand.Rand, states int) int {
+	for n, cut := range r.cuts(rng, states) {
+		if v := r.judgeCut(cut, false); len(v.wrong) > 0 {
+			r.t.Logf("cut %v, during %q, truth %s:\n  %s", cut, r.during(cut.Entries), v.truth, strings.Join(v.wrong, "\n  "))
+			return n + 1
+		}
+	}
+	return 0
+}
