@@ -354,6 +354,23 @@ func TestBadDaysSourceUnreadable(t *testing.T) {
 		t.Errorf("that it cannot be read is not said: %v, %v", s["blockers"], err)
 	}
 	r.over(r.source)
+
+	// Waived, it counts behind the fence as well, and only what cannot be read is missing.
+	vol.Run(t, "rm", "-r", r.Path("state/"+id))
+	r.begin(nil, "hold", "--wipe", "--waive", "source-unreadable=it is in the backup")
+	r.must([]string{"cutover", id})
+	vol.Run(t, "touch", filepath.Join(r.dir, "later"))
+	if names := vol.Run(t, "ls", r.dir); strings.Contains(names, "victim") || !strings.Contains(names, "sound") {
+		t.Errorf("after the cutover there is %q", names)
+	}
+	if s, err := r.status(); err != nil || fmt.Sprint(s["proof"].(map[string]any)["waived"]) != "1" {
+		t.Errorf("the proof does not count it as waived: %v, %v", s["proof"], err)
+	}
+	r.must([]string{"rollback", id}, 0, 6)
+	r.engine.code(t, toEnd)
+	if names := vol.Run(t, "ls", r.dir); !strings.Contains(names, "victim") || !strings.Contains(names, "later") {
+		t.Errorf("after the rollback there is %q: what was left behind is on the source still", names)
+	}
 }
 
 // The application's data cannot be written, and our sync gets the error in its place.

@@ -160,6 +160,19 @@ func TestWaivedBlocker(t *testing.T) {
 	}
 }
 
+// A waiver does not help against what could not be left behind by name.
+func TestFirmBlocker(t *testing.T) {
+	r := newRig(t, func(p *Plan) { p.Waive = []Waiver{{Class: "different", Reason: "known"}} },
+		func(w *world) {
+			w.blocks = []Blocker{{Class: "different", Object: "/data/f", Why: "content differs", Hint: "abort", Firm: true}}
+		})
+	var answer error
+	out, _ := r.until(t, r.askedAt(Hold, AskCutover, &answer))
+	if out.Truth != Source || KindOf(answer) != IsRefused || slices.Contains(r.w.log, "stop") {
+		t.Fatal(out.Phase, answer, r.w.log)
+	}
+}
+
 func TestNoRetryStorm(t *testing.T) {
 	r := newRig(t, auto, func(w *world) { w.busy = 9 })
 	var at []time.Time

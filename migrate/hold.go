@@ -84,11 +84,11 @@ func (m *Migration) keepUp(ctx context.Context) (took time.Duration, err error) 
 	return m.clock.Now().Sub(began), err
 }
 
-// standing lists what forbids a cutover and is not waived.
+// standing lists what forbids a cutover and is not waived, or cannot be.
 func (m *Migration) standing() []Blocker {
 	var b []Blocker
 	for _, x := range m.backlog.Blockers {
-		if _, ok := m.plan.Waives(x.Class); !ok {
+		if _, ok := m.plan.Waives(x.Class); !ok || x.Firm {
 			b = append(b, x)
 		}
 	}
@@ -100,7 +100,7 @@ func (m *Migration) standing() []Blocker {
 		b = append(b, Blocker{
 			Class: "different", Object: object,
 			Why:  fmt.Sprintf("%d objects differ after %d recopies", m.different.Different, recopies),
-			Hint: "fsmigrate status " + m.plan.ID + " lists them; look for a failing disk",
+			Hint: "fsmigrate status " + m.plan.ID + " lists them; look for a failing disk", Firm: true,
 		})
 	}
 	return b

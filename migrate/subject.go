@@ -170,11 +170,17 @@ type Backlog struct {
 }
 
 // Blocker is one reason against a cutover, with the class that a waiver names.
+//
+// A firm one stands against any waiver. A waiver is given before anybody has seen the
+// object it will be for, so it can only be for what is then left behind by name, and
+// counted as waived in the proof behind the fence (I5). It is no consent to a copy
+// under the object's own name that is not the object.
 type Blocker struct {
 	Class  string `json:"class"`
 	Object string `json:"object"`
 	Why    string `json:"why"`
 	Hint   string `json:"hint"`
+	Firm   bool   `json:"firm,omitempty"`
 }
 
 // Proof is the outcome of a comparison: Objects = Verified + Different + Waived.

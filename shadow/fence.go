@@ -159,7 +159,7 @@ func (p *Place) errorCount(s migrate.Side) (int64, error) {
 	return 0, nil
 }
 
-// btrfsErrors adds up the device statistics of the file system that has the
+// btrfsErrors adds up the lost writes in the device statistics of the file system that has the
 // block device of that name as a member.
 func btrfsErrors(name string) int64 {
 	members, _ := filepath.Glob("/sys/fs/btrfs/*/devices/" + name)
@@ -171,13 +171,24 @@ func btrfsErrors(name string) int64 {
 			if err != nil {
 				continue
 			}
-			for line := range strings.Lines(string(b)) {
-				if f := strings.Fields(line); len(f) == 2 {
-					n, _ := strconv.ParseInt(f[1], 10, 64)
-					sum += n
-				}
-			}
+			sum += lostWrites(string(b))
 		}
+	}
+	return sum
+}
+
+// lostWrites is what btrfs's device statistics say of writes: write, flush and generation
+// errors. Blocks that cannot be read (read_errs, corruption_errs) are counted each time
+// somebody tries; what they hold is named by the copy, and the proof behind the fence
+// has it waived or refuses (I5).
+func lostWrites(stats string) (sum int64) {
+	for line := range strings.Lines(stats) {
+		f := strings.Fields(line)
+		if len(f) != 2 || f[0] == "read_errs" || f[0] == "corruption_errs" {
+			continue
+		}
+		n, _ := strconv.ParseInt(f[1], 10, 64)
+		sum += n
 	}
 	return sum
 }

@@ -33,7 +33,7 @@ func (p *pair) fitted(n Node, at fdName, attr *copier.Attr) (want copier.Attr, o
 	if !p.fails.empty() {
 		_, refused := p.left.place(n)
 		p.fails.clearNode(n, func(class string) bool {
-			return class != unreadable && class != "different" && (class != formats.LossSubdirs || !refused || attr == nil)
+			return !isUnread(class) && class != "different" && (class != formats.LossSubdirs || !refused || attr == nil)
 		})
 	}
 	if attr == nil {

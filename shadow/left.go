@@ -1,6 +1,7 @@
 package shadow
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -126,7 +127,15 @@ func (l *leftBehind) len() (all, without int64) {
 	return int64(len(l.m)), without
 }
 
-const unreadable = "source-unreadable"
+const (
+	// unreadable is an object that can be left behind: its name is known, and it alone is missing.
+	unreadable = "source-unreadable"
+	// unreachable is one that cannot: a directory that is not listed hides how many objects
+	// are below it, and one that was there before may be what it was or not.
+	unreachable = "source-unreachable"
+)
+
+func isUnread(class string) bool { return class == unreadable || class == unreachable }
 
 // unfit leaves an object behind that fitted refused, when all its losses are waived; else it
 // has a blocker, and on the way back that way is closed.
@@ -186,7 +195,7 @@ func (d *dirTask) tooManyLinks(n Node, name string) error {
 	return nil
 }
 
-// unread leaves a new object behind whose content could not be read, when that is waived.
+// unread leaves a new object behind that could not be read, when that is waived.
 func (p *pair) unread(d *dirTask, n Node, name string) {
 	if p.waived != nil && p.waived(unreadable) {
 		p.left.add(n, leftObject{parent: d.node, name: name})
@@ -195,8 +204,13 @@ func (p *pair) unread(d *dirTask, n Node, name string) {
 	}
 }
 
-// outdated says that the counterpart of n is not what n is now. Nothing may go on claiming so.
+// outdated says that the counterpart of n is not what n is now. Nothing may go on claiming so:
+// with consent n is left behind by name, as if it had never been copied. The old volume keeps
+// its earlier state, which may be the last there is.
 func (p *pair) outdated(n Node, rec *Record, waived bool) error {
+	if waived && !p.back {
+		return p.remake(n)
+	}
 	p.unverify(rec)
 	rec.Print = 0
 	p.prints.Set(n.Ino, 0)
@@ -227,6 +241,67 @@ func (p *pair) excused(dir int, name string) bool {
 	}
 	_, left := p.left.place(n)
 	return left || p.fails.has(n)
+}
+
+// The way back must not take away from the old volume what the new one never had: a name
+// that is missing on the new truth was removed there, unless its object was left behind.
+// So they are remembered before the switch record, durably.
+
+// without are those that have no counterpart at all.
+func (l *leftBehind) without() (out []Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, o := range l.m {
+		if !o.record {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+const keptKey = "left-behind"
+
+// rememberLeft writes what was left behind on the way there. It is durable with the next
+// durable write.
+func (t *Tree) rememberLeft() error {
+	var nodes []Node
+	if t.there != nil {
+		nodes = t.there.left.without()
+	}
+	b, err := json.Marshal(nodes)
+	if err != nil {
+		return fmt.Errorf("remember what was left behind: %w", err)
+	}
+	return t.store.SetMeta(keptKey, b, false)
+}
+
+func (t *Tree) loadKept() (map[Node]struct{}, error) {
+	b, ok, err := t.store.Meta(keptKey)
+	if err != nil || !ok {
+		return nil, err
+	}
+	var nodes []Node
+	if err := json.Unmarshal(b, &nodes); err != nil {
+		return nil, fmt.Errorf("read what was left behind: %w", err)
+	}
+	kept := make(map[Node]struct{}, len(nodes))
+	for _, n := range nodes {
+		kept[n] = struct{}{}
+	}
+	return kept, nil
+}
+
+// keeps reports whether `to` has an entry by right that `from` never had.
+func (p *pair) keeps(dir int, name string) bool {
+	if len(p.kept) == 0 {
+		return false
+	}
+	n, err := p.to.codec.NodeAt(dir, name, 0)
+	if err != nil {
+		return false
+	}
+	_, kept := p.kept[n]
+	return kept
 }
 
 // retry has one object looked at again that was left behind.

@@ -91,7 +91,7 @@ func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 	rec.Type = uint8(r.attr.Mode & unix.S_IFMT >> 12)
 	p.left.remove(n)
 	if !p.fails.empty() {
-		p.fails.clearNode(n, func(class string) bool { return class == unreadable })
+		p.fails.clearNode(n, isUnread)
 	}
 	rec.Size = r.attr.Size
 	rec.Print = p.print(n, r)
@@ -134,7 +134,7 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 	r, err := p.read(w, src)
 	if err != nil {
 		p.unread(d, n, name)
-		return p.sourceFailed(n, "read attributes of", err)
+		return p.sourceUnread(n, d.pathOf(name), "read attributes of", err)
 	}
 	if !r.attr.IsRegular() {
 		p.redo(d, name) // it took the name since it was listed
@@ -278,7 +278,8 @@ func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
 	}
 	r, err := p.read(w, src)
 	if err != nil {
-		return p.sourceFailed(n, "read attributes of", err)
+		p.unread(d, n, name)
+		return p.sourceUnread(n, d.pathOf(name), "read attributes of", err)
 	}
 	if r.attr.IsRegular() || r.attr.IsDir() {
 		p.redo(d, name) // it took the name since it was listed
@@ -287,7 +288,8 @@ func (p *pair) createOther(w *worker, d *dirTask, n Node, name string) error {
 	target := ""
 	if r.attr.Mode&unix.S_IFMT == unix.S_IFLNK {
 		if target, err = copier.ReadLink(src, w.bufs); err != nil {
-			return p.sourceFailed(n, "read link", err)
+			p.unread(d, n, name)
+			return p.sourceUnread(n, d.pathOf(name), "read link", err)
 		}
 	}
 	want, ok := p.fitted(n, fdName{d.from, name}, &r.attr)
@@ -501,7 +503,7 @@ func (p *pair) vanishedOr(d *dirTask, name, op string, err error) error {
 func (p *pair) contentFailed(n Node, src int, err error) error {
 	var s *copier.SourceError
 	if errors.As(err, &s) {
-		return p.sourceFailedAt(n, fdPath(src), "read", err)
+		return p.sourceUnread(n, fdPath(src), "read", err)
 	}
 	return err
 }
@@ -514,8 +516,18 @@ func (p *pair) sourceFailed(n Node, op string, err error) error {
 }
 
 func (p *pair) sourceFailedAt(n Node, path, op string, err error) error {
-	p.fails.addNode(n, migrate.Blocker{Class: unreadable, Object: path, Why: op + ": " + err.Error(),
+	return p.sourceLost(n, migrate.Blocker{Class: unreachable, Object: path, Why: op + ": " + err.Error(), Firm: true,
+		Hint: "repair or remove it: what cannot even be looked at cannot be left behind by name, so no waiver helps"})
+}
+
+// sourceUnread names an object that is left behind when the plan waives that.
+func (p *pair) sourceUnread(n Node, path, op string, err error) error {
+	return p.sourceLost(n, migrate.Blocker{Class: unreadable, Object: path, Why: op + ": " + err.Error(),
 		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind"})
+}
+
+func (p *pair) sourceLost(n Node, b migrate.Blocker) error {
+	p.fails.addNode(n, b)
 	p.againLater(n)
 	return nil
 }

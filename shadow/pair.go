@@ -48,7 +48,8 @@ type pair struct {
 	racy          map[Node]time.Time // copied within their stamp's granularity: read again after this moment
 	fails         failures
 	left          leftBehind
-	done          []Unit // cleaned in memory, not yet durably
+	kept          map[Node]struct{} // on the way back: objects of `to` that `from` never had, see left.go; never changed
+	done          []Unit            // cleaned in memory, not yet durably
 	doneMu        sync.Mutex
 	fresh         freshSet    // objects copied since they were last verified
 	verifies      atomic.Bool // read back what a pass copies

@@ -179,6 +179,9 @@ func (d *dirTask) remove(name string) error {
 	if err != nil {
 		return &copier.TargetError{Op: "look up " + name, Off: -1, Err: err}
 	}
+	if _, kept := d.p.kept[to]; kept {
+		return nil
+	}
 	return d.p.toLimbo(d.to, name, to)
 }
 

@@ -125,7 +125,7 @@ func (t *Tree) Follow(ctx context.Context, to migrate.Side) error {
 	if err := t.store.Drop('r'); err != nil { // of an attempt that was undone
 		return err
 	}
-	if err := t.store.SetMeta(builtKey, nil, true); err != nil { // and the witness with it
+	if err := errors.Join(t.rememberLeft(), t.store.SetMeta(builtKey, nil, true)); err != nil { // and the witness with it
 		return err
 	}
 	return t.listen(ctx)
@@ -169,7 +169,11 @@ func (t *Tree) prepareBack(ctx context.Context) error {
 		return fmt.Errorf("the old volume cannot follow: %w", err)
 	}
 	p.to = to
-	if err := t.turnAround(ctx, p); err != nil {
+	p.kept, err = t.loadKept()
+	if err == nil {
+		err = t.turnAround(ctx, p)
+	}
+	if err != nil {
 		p.close()
 		p.to = nil
 		unix.Close(to.fd)

@@ -277,9 +277,9 @@ func (p *pair) differs(n Node, path, what string) {
 	p.differ[n] = d
 	p.differMu.Unlock()
 	if times > maxRecopies {
-		p.fails.add(migrate.Blocker{Class: "different", Object: path,
+		p.fails.add(migrate.Blocker{Class: "different", Object: path, Firm: true,
 			Why:  fmt.Sprintf("%s, after it was copied %d times", what, times),
-			Hint: "the spare or its format does not keep what is written: check the kernel log; abort, or waive the class different"})
+			Hint: "the spare does not keep what is written, and no waiver makes that good: check the kernel log, abort, and use another spare"})
 	}
 }
 
@@ -295,7 +295,7 @@ func (p *pair) verifiedAs(n Node, rec *Record) error {
 	p.verified.Add(1)
 	p.settled(n)
 	if !p.fails.empty() {
-		p.fails.clearNode(n, func(class string) bool { return class == unreadable })
+		p.fails.clearNode(n, isUnread)
 	}
 	return p.nodes.Put(n, rec)
 }
@@ -372,7 +372,8 @@ func (p *pair) compareLinks(w *worker, src, dst int) (string, error) {
 }
 
 // compareDirs compares names, and that each leads to the counterpart. A name whose object has
-// a blocker, or is left behind, may be missing: it is the object that is named for it.
+// a blocker, or is left behind, may be missing: it is the object that is named for it. On the
+// way back one that was left behind before may be there.
 func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 	root := n == p.from.root
 	a, err := p.listing(src, w, root)
@@ -392,6 +393,10 @@ func (p *pair) compareDirs(w *worker, n Node, src, dst int) (string, error) {
 			i++
 			continue
 		case i == len(a) || b[j].name < a[i].name:
+			if p.keeps(dst, b[j].name) {
+				j++
+				continue
+			}
 			return fmt.Sprintf("entry %q is one too many", b[j].name), nil
 		}
 		child, err := p.from.codec.NodeAt(src, a[i].name, 0)
