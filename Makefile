@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 export GO
 
-.PHONY: build install demo test test-long bench lint fuzz deps clean
+.PHONY: build install demo test test-long bench fsbench lint fuzz deps clean
 
 build:
 	$(GO) build -trimpath -o bin/fsmigrate ./cmd/fsmigrate
@@ -37,10 +37,19 @@ test: deps
 test-long: deps
 	FSMIGRATE_LONG=1 scripts/inlab.sh scripts/test.sh
 
-# BENCH='-only small,pause -files 1000000 -runs 5' chooses; bin/fsbench -h says what there is.
+# What an application feels, beside the peers: docs/bench and the README's table. Fifteen
+# minutes at most; BENCH='--runs 3 --budget 2h' chooses, fsmigrate bench --help says what
+# there is. With PEERS=1 what is compared with is installed first.
 bench: deps build
+	$(if $(PEERS),scripts/deps.sh peers)
+	scripts/inlab.sh bin/fsmigrate bench --out docs/bench --scale --budget 14m $(BENCH)
+	$(GO) test ./bench/page -count=1 -run TestReadmeTable -update
+
+# The copy alone, beside rsync, cp and tar.
+# FSBENCH='-only small,pause -files 1000000 -runs 5' chooses; bin/fsbench -h says what there is.
+fsbench: deps build
 	$(GO) build -trimpath -o bin/fsbench ./bench/cmd/fsbench
-	scripts/inlab.sh bin/fsbench -fsmigrate $(CURDIR)/bin/fsmigrate -out bench/out $(BENCH)
+	scripts/inlab.sh bin/fsbench -fsmigrate $(CURDIR)/bin/fsmigrate -out bench/out $(FSBENCH)
 
 lint:
 	scripts/lint.sh

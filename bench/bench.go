@@ -69,7 +69,7 @@ func (b *bench) small(ctx context.Context) (res *result, err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	res = &result{Name: "first copy, small files", Cache: cold, Files: b.Files, Floor: 1.5, Goal: 2.4}
-	if res.Bytes, err = smallFiles(ctx, r.data(), b.Files); err != nil {
+	if res.Bytes, err = SmallFiles(ctx, r.data(), b.Files); err != nil {
 		return nil, err
 	}
 	return res, b.compare(ctx, r, res)
@@ -83,7 +83,7 @@ func (b *bench) large(ctx context.Context) (res *result, err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	res = &result{Name: "first copy, large files", Cache: cold, Files: 4, Floor: 1.6, Goal: 2.2}
-	if res.Bytes, err = largeFiles(ctx, r.data(), b.Large); err != nil {
+	if res.Bytes, err = LargeFiles(ctx, r.data(), b.Large); err != nil {
 		return nil, err
 	}
 	return res, b.compare(ctx, r, res)

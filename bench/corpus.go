@@ -11,9 +11,9 @@ import (
 
 const perDir = 200
 
-// smallFiles makes n files of 4 KiB mean, exponentially distributed as small files
+// SmallFiles makes n files of 4 KiB mean, exponentially distributed as small files
 // tend to be, and answers their bytes. The seed is fixed: every rig has the same.
-func smallFiles(ctx context.Context, root string, n int) (int64, error) {
+func SmallFiles(ctx context.Context, root string, n int) (int64, error) {
 	r := rand.New(rand.NewPCG(1, 2))
 	buf := noise(64 << 10)
 	var total int64
@@ -37,8 +37,8 @@ func smallFiles(ctx context.Context, root string, n int) (int64, error) {
 	return total, nil
 }
 
-// largeFiles makes four files of n/4 bytes.
-func largeFiles(ctx context.Context, root string, n int64) (int64, error) {
+// LargeFiles makes four files of n/4 bytes.
+func LargeFiles(ctx context.Context, root string, n int64) (int64, error) {
 	buf := noise(4 << 20)
 	for i := range 4 {
 		f, err := os.Create(filepath.Join(root, fmt.Sprintf("large-%d", i)))
@@ -68,7 +68,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// touch rewrites count files of the n that smallFiles made, spread over all.
+// touch rewrites count files of the n that SmallFiles made, spread over all.
 func touch(root string, n, count, round int) error {
 	var once sync.Once
 	var first error

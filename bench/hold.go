@@ -21,10 +21,10 @@ func (b *bench) dirty(ctx context.Context) (res *result, err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	res = &result{Name: "writes refused at the swap, 1 GiB written in the ten seconds before", Cache: "warm; the final rsync against pause_ms",
 		Files: files + 4, Base: "rsync, again", Series: []series{{Name: "rsync, again"}, {Name: ours}}}
-	if res.Bytes, err = smallFiles(ctx, r.data(), files); err != nil {
+	if res.Bytes, err = SmallFiles(ctx, r.data(), files); err != nil {
 		return nil, err
 	}
-	large, err := largeFiles(ctx, r.data(), 2<<30)
+	large, err := LargeFiles(ctx, r.data(), 2<<30)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 	const again = "killed and resumed"
 	res = &result{Name: "from the start of the first copy to Hold, and from resume to Hold", Cache: "warm", Files: b.Files, Base: ours,
 		Series: []series{{Name: ours}, {Name: again}}}
-	if res.Bytes, err = smallFiles(ctx, r.data(), b.Files); err != nil {
+	if res.Bytes, err = SmallFiles(ctx, r.data(), b.Files); err != nil {
 		return nil, err
 	}
 	group, err := newMemoryGroup(256 << 20)

@@ -23,7 +23,7 @@ func (b *bench) pause(ctx context.Context) (res *result, err error) {
 	if b.Files >= 1_000_000 { // rsync's grows with the files, ours does not: the floor is for many
 		res.Floor, res.Goal = 30, 30
 	}
-	if res.Bytes, err = smallFiles(ctx, r.data(), b.Files); err != nil {
+	if res.Bytes, err = SmallFiles(ctx, r.data(), b.Files); err != nil {
 		return nil, err
 	}
 	for round := range b.Runs {

@@ -24,7 +24,7 @@ func (b *bench) rename(ctx context.Context) (res *result, err error) {
 	const moved = "renamed in the middle"
 	res = &result{Name: "first copy with the directory of all files renamed in the middle", Cache: cold, Files: b.Files,
 		Base: ours, Series: []series{{Name: ours}, {Name: moved}}}
-	if res.Bytes, err = smallFiles(ctx, names[0], b.Files); err != nil {
+	if res.Bytes, err = SmallFiles(ctx, names[0], b.Files); err != nil {
 		return nil, err
 	}
 	for round := range b.Runs {

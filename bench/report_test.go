@@ -38,7 +38,7 @@ func TestSmallFilesAreTheSameEveryTime(t *testing.T) {
 	var total [2]int64
 	for i := range total {
 		dir := t.TempDir()
-		n, err := smallFiles(t.Context(), dir, 500)
+		n, err := SmallFiles(t.Context(), dir, 500)
 		if err != nil {
 			t.Fatal(err)
 		}

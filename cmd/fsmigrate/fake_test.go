@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fsmigrate/fsmigrate/bench/result"
 	"github.com/fsmigrate/fsmigrate/control/host"
 	"github.com/fsmigrate/fsmigrate/migrate"
 	"github.com/fsmigrate/fsmigrate/statedir"
@@ -67,6 +68,14 @@ func fakeWiring() wiring {
 		demo: func(_ context.Context, _ DemoOptions, say func(string)) (status.Demo, error) {
 			say("making volumes")
 			return status.Demo{Writes: 10}, nil
+		},
+		bench: func(_ context.Context, _ BenchOptions, say func(string)) (*result.Report, error) {
+			say("small, mixed")
+			r := &result.Report{Version: result.Version, NotRun: []result.NotRun{{Mover: "rsync two-pass", Why: "not installed: rsync"}}}
+			if fake("fails") {
+				r.NotRun = append(r.NotRun, result.NotRun{Mover: "fpsync", Why: "it fell over", Failed: true})
+			}
+			return r, nil
 		},
 	}
 }

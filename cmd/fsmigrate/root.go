@@ -57,7 +57,7 @@ a pause of about a second, and keeps the way back open until you close it.`,
 		newSurvey(a), newPlan(a), newCheck(a), newRun(a),
 		newList(a), newStatus(a), newWait(a),
 		newPause(a), newResume(a), newCutover(a), newAbort(a), newRollback(a), newFinalize(a),
-		newVerify(a), newFormats(a), newDemo(a), newDemoApp(a), newVersion(a), newWatchdog(a),
+		newVerify(a), newFormats(a), newDemo(a), newDemoApp(a), newBench(a), newBenchApp(a), newVersion(a), newWatchdog(a),
 	)
 	return root
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/fsmigrate/fsmigrate/bench/result"
 	"github.com/fsmigrate/fsmigrate/control/host"
 	_ "github.com/fsmigrate/fsmigrate/formats/btrfs"
 	_ "github.com/fsmigrate/fsmigrate/formats/ext"
@@ -32,6 +33,8 @@ type wiring struct {
 	verify func(ctx context.Context, a, b string, report func(status.Difference)) (status.Comparison, error)
 	// demo shows a whole migration on volumes of its own.
 	demo func(ctx context.Context, o DemoOptions, say func(line string)) (status.Demo, error)
+	// bench measures what an application feels, on volumes of its own.
+	bench func(ctx context.Context, o BenchOptions, say func(line string)) (*result.Report, error)
 }
 
 // planRequest is what planning needs; Set puts policy, service and waivers into the plan.
@@ -78,5 +81,6 @@ func realWiring() wiring {
 		survey:   wireSurvey,
 		verify:   wireVerify,
 		demo:     wireDemo,
+		bench:    wireBench,
 	}
 }
