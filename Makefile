@@ -13,7 +13,7 @@ export GO
 .PHONY: build install demo test test-long bench fsbench lint fuzz deps clean
 
 build:
-	$(GO) build -trimpath -o bin/fsmigrate ./cmd/fsmigrate
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/fsmigrate ./cmd/fsmigrate
 	ln -sf fsmigrate bin/mount.fsmigrate
 
 # mount(8) looks for its helpers in /sbin and nowhere else.
