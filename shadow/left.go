@@ -304,8 +304,8 @@ func (p *pair) keeps(dir int, name string) bool {
 	return kept
 }
 
-// retry has one object looked at again that was left behind.
-func (p *pair) retry(n Node) {
+// retry has one object looked at again that was left behind; false when it is not known where.
+func (p *pair) retry(n Node) bool {
 	o, ok := p.left.place(n)
 	switch {
 	case !ok:
@@ -315,6 +315,40 @@ func (p *pair) retry(n Node) {
 		p.names.add(o.parent, o.name)
 		p.journal.Mark(o.parent, Entries)
 	}
+	return ok
+}
+
+// strangers are objects that a scan finds and nothing else knows. A new one is known as soon as
+// its directory was compared; one that an earlier process left behind, or could not read, is not,
+// since its directory has not changed. So the second scan that finds it has all directories compared,
+// once: what then refuses it again remembers where it is.
+type strangers struct {
+	mu sync.Mutex
+	m  map[Node]bool // whether directories were compared for it
+}
+
+const maxStrangers = 100_000
+
+func (s *strangers) meet(n Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m == nil {
+		s.m = map[Node]bool{}
+	}
+	if _, met := s.m[n]; !met && len(s.m) < maxStrangers {
+		s.m[n] = false
+	}
+}
+
+// again reports whether n was met before and nothing was done about it yet.
+func (s *strangers) again(n Node) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if done, met := s.m[n]; done || !met {
+		return false
+	}
+	s.m[n] = true
+	return true
 }
 
 // pruneGone forgets what was wrong with objects that exist no more.

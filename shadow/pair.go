@@ -48,6 +48,7 @@ type pair struct {
 	racy          map[Node]time.Time // copied within their stamp's granularity: read again after this moment
 	fails         failures
 	left          leftBehind
+	strangers     strangers
 	kept          map[Node]struct{} // on the way back: objects of `to` that `from` never had, see left.go; never changed
 	done          []Unit            // cleaned in memory, not yet durably
 	doneMu        sync.Mutex

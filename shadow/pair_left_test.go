@@ -200,3 +200,24 @@ func TestPairUnreadableNowIsLeftBehind(t *testing.T) {
 	}
 	r.equal()
 }
+
+// What an earlier process left behind is in no memory of this one, and no directory changed: it is
+// found by the scan, and is no reason against a cutover.
+func TestPairLeftBehindBeforeARestart(t *testing.T) {
+	r := newSyncRig(t, "ext4", "xfs")
+	r.p.waived = func(class string) bool { return true }
+	ctx := context.Background()
+	r.sh("mkdir d; ln -s $(printf '%02000d' 0) d/long; echo x > d/x")
+	must(t, r.p.walk(ctx))
+	r.quiet()
+	r.p.left.m = nil
+	r.p.journal.MarkAll("nobody watched")
+	r.quiet()
+	r.p.journal.MarkAll("the next scan")
+	r.quiet()
+	proof, err := r.p.drain(ctx)
+	must(t, err)
+	if proof.Waived != 1 || proof.Different != 0 || proof.Verified+proof.Waived != proof.Objects {
+		t.Errorf("proof %+v", proof)
+	}
+}

@@ -136,7 +136,9 @@ func (p *pair) process(ctx context.Context, w *worker, u Unit) error {
 	switch {
 	case !known:
 		// New: its directory is marked too, and its comparison copies it.
-		p.retry(u.Node)
+		if !p.retry(u.Node) {
+			p.strangers.meet(u.Node)
+		}
 	case rec.Type == unix.S_IFDIR>>12:
 		if u.What&(Firm|Object) != 0 {
 			p.names.allOf(u.Node)

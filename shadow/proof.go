@@ -82,8 +82,8 @@ func (p *pair) ignoredInodes() uint64 {
 	return n.Ino
 }
 
-// rescan marks what a scan finds to be different. Unknown inodes need no mark: the directory that
-// names one has changed too, and copies it.
+// rescan marks what a scan finds to be different. The directory that names an unknown inode has
+// changed too, and copies it; but see strangers.
 func (p *pair) rescan(ctx context.Context) (scanResult, error) {
 	p.names.trust() // from here on events are complete again; what came before shows in the scan
 	if p.scanCommits() {
@@ -92,6 +92,11 @@ func (p *pair) rescan(ctx context.Context) (scanResult, error) {
 		}
 	}
 	return p.scan(ctx, func(n Node, dir bool) {
+		if p.strangers.again(n) {
+			if _, known, err := p.get(n); err == nil && !known {
+				p.allDirs.Store(true)
+			}
+		}
 		if dir {
 			p.names.allOf(n)
 			p.journal.Mark(n, Entries|Attrs)
