@@ -119,6 +119,15 @@ func TestEndToEnd(t *testing.T) {
 			t.Errorf("%s: %+v", c.Mover, m)
 		}
 	}
+	var stages []string
+	for _, s := range ours.Stages {
+		stages = append(stages, s.Stage)
+	}
+	for _, want := range []string{"copy", "verify", "hold"} {
+		if !slices.Contains(stages, want) {
+			t.Errorf("fsmigrate was at %v", stages)
+		}
+	}
 	if m := ours.Median; m.RefusedS <= 0 || m.RefusedS > m.DownS || m.Verified < 300 {
 		t.Errorf("fsmigrate: %+v", m)
 	}
@@ -285,6 +294,27 @@ func TestBudgetIsKept(t *testing.T) {
 	g := group{scenario: Scenarios[0], movers: catalog[:1]}
 	if err := b.try(t.Context(), nil, g, g.movers[0], &tally{}, 0); err != nil || len(b.rep.NotRun) != 1 || !strings.Contains(b.rep.NotRun[0].Why, "--budget 1m0s") {
 		t.Errorf("%v, %v", err, b.rep.NotRun)
+	}
+}
+
+// What fsmigrate is at is read from the events it prints, however they are cut.
+func TestStagesAreHeard(t *testing.T) {
+	var s stages
+	said := `{"event":"plan","proposal":{}}
+{"event":"phase","at":"2026-01-02T03:04:05Z","phase":"copy"}
+{"event":"progress","at":"2026-01-02T03:04:06Z","phase":"copy"}
+no event
+{"event":"phase","at":"2026-01-02T03:04:07Z","from":"copy","phase":"hold"}
+{"event":"phase"`
+	for i := range len(said) {
+		if n, err := s.Write([]byte(said[i : i+1])); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	zero := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	want := []result.Stage{{Name: "copy", From: zero, To: zero.Add(2 * time.Second)}, {Name: "hold", From: zero.Add(2 * time.Second), To: zero.Add(time.Minute)}}
+	if got := s.until(zero.Add(time.Minute)); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -36,7 +36,7 @@ func show(ctx context.Context, o Options) (*result.Report, error) {
 	defer reap()
 	b := &bench{o: o, begun: time.Now(), rep: &result.Report{
 		Version: result.Version, At: time.Now().UTC(), Quick: o.Quick, Product: o.Product, Machine: describe(o),
-		Settings: result.Settings{Runs: o.Runs, BeforeS: o.Before.Seconds(), AfterS: o.After.Seconds(), Policy: o.Policy},
+		Settings: result.Settings{Runs: o.Runs, BeforeS: o.Before.Seconds(), AfterS: o.After.Seconds(), HoldS: o.Hold.Seconds(), Policy: o.Policy},
 		NotRun:   []result.NotRun{}, Cells: []*result.Cell{},
 	}}
 	groups := b.plan()

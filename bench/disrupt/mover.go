@@ -79,7 +79,7 @@ func (m mover) missing() []string {
 // idle is the baseline.
 type idle struct{ s *session }
 
-func (m idle) copy(ctx context.Context) error { return m.s.wait(ctx, 2*m.s.o.Before) }
+func (m idle) copy(ctx context.Context) error { return m.s.wait(ctx, 2*m.s.o.Before+m.s.o.Hold) }
 
 func (m idle) cutover(ctx context.Context) error {
 	return m.s.stopped(ctx, func() error { return nil })

@@ -32,6 +32,7 @@ type Options struct {
 	Runs      int           `json:"runs"`      // of each combination
 	Before    time.Duration `json:"before"`    // how long the application has the machine for itself
 	After     time.Duration `json:"after"`     // how long it is watched on the new volume
+	Hold      time.Duration `json:"hold"`      // how long fsmigrate is left in Hold before its cutover
 	Policy    string        `json:"policy"`    // of fsmigrate: asap or gentle
 	Budget    time.Duration `json:"budget"`    // no run begins that would not end in it; 0: none
 	Scale     []int         `json:"scale"`     // numbers of files; empty: no scale
@@ -58,6 +59,7 @@ func (o Options) withDefaults() Options {
 	o.Runs = cmp.Or(o.Runs, 1)
 	o.Before = cmp.Or(o.Before, time.Duration(small(4, 1))*time.Second)
 	o.After = cmp.Or(o.After, time.Duration(small(4, 1))*time.Second)
+	o.Hold = cmp.Or(o.Hold, time.Duration(small(2000, 200))*time.Millisecond)
 	o.Policy = cmp.Or(o.Policy, "gentle")
 	if o.Say == nil {
 		o.Say = func(string) {}
@@ -87,6 +89,8 @@ func (o Options) Validate() error {
 		return wrong("operations a second, at most 100000", "--rate: %g is out of range", o.Rate)
 	case o.Before < 100*time.Millisecond || o.After < 100*time.Millisecond:
 		return wrong("5s", "--before and --after: less than a tenth of a second shows nothing")
+	case o.Hold < 0 || o.Hold > time.Hour:
+		return wrong("2s", "--hold: %s is out of range", o.Hold)
 	case (o.Source == "") != (o.Spare == ""):
 		return wrong("--source-device /dev/a --spare-device /dev/b", "a device for one side only")
 	}

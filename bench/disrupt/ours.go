@@ -20,6 +20,7 @@ type ours struct {
 	s     *session
 	hooks *hooks
 	cmd   *exec.Cmd
+	heard stages
 	said  tailBuffer
 	ended chan struct{}
 	err   error // after ended
@@ -41,7 +42,7 @@ func (m *ours) copy(ctx context.Context) (err error) {
 	hook := func(verb string) string { return quote(m.s.o.Self) + " bench-app " + verb + " " + quote(l.socket()) }
 	m.cmd = exec.Command(m.s.o.Self, m.args("run", l.data(), "--to", l.scenario.To, "--spare", l.spare, "--wipe", "--id", migrationID, "--yes",
 		"--no-supervisor", "--policy", m.s.o.Policy, "--stop", hook("stop"), "--start", hook("start"), "--pause-budget", "60s")...)
-	m.cmd.Stderr = &m.said
+	m.cmd.Stdout, m.cmd.Stderr = &m.heard, &m.said
 	m.ended = make(chan struct{})
 	if err := m.s.meter.start(m.cmd); err != nil {
 		m.cmd = nil
@@ -54,7 +55,12 @@ func (m *ours) copy(ctx context.Context) (err error) {
 	if err := m.created(ctx); err != nil {
 		return err
 	}
-	return m.ask(ctx, "wait", migrationID, "--for", "hold", "--timeout", "6h")
+	if err := m.ask(ctx, "wait", migrationID, "--for", "hold", "--timeout", "6h"); err != nil {
+		return err
+	}
+	began := time.Now()
+	defer func() { m.s.held = time.Since(began) }()
+	return m.s.wait(ctx, m.s.o.Hold)
 }
 
 // created waits until the migration is there, or its engine is not.

@@ -25,6 +25,7 @@ func (b *bench) scale(ctx context.Context) error {
 	o := b.o
 	o.Before = min(o.Before, time.Second)
 	o.After = min(o.After, time.Second)
+	o.Hold = 0
 	began := time.Now()
 	last := map[string]time.Duration{}
 	sizes := slices.Sorted(slices.Values(b.o.Scale))

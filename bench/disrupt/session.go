@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type session struct {
 	app   *app
 	meter *meter
 	at    result.Moments
+	held  time.Duration // in Hold, because it was told to stay there
+	told  []result.Stage
 	notes []string
 }
 
@@ -32,7 +35,7 @@ func (e errDied) Unwrap() error { return e.error }
 
 // once makes one run and leaves the volumes to be cleared.
 func once(ctx context.Context, o Options, l *lab, w work.Kind, mv mover, plan bool) (r result.Run, m result.Measured, notes []string, err error) {
-	r.Load = load()
+	r.Load, r.Busy = load(), busy()
 	if err := l.prepare(ctx); err != nil {
 		return r, m, nil, err
 	}
@@ -160,6 +163,7 @@ func (s *session) changed(ctx context.Context, mv mover, mov moving, r *result.R
 	if err != nil {
 		return err
 	}
+	s.told = m.heard.until(s.at.Ready)
 	r.RefusedS, r.Objects, r.Verified = rep.PauseMS/1e3, rep.Objects, rep.Verified
 	if rep.Differences > 0 {
 		return fmt.Errorf("fsmigrate reports %d differences", rep.Differences)
@@ -169,9 +173,9 @@ func (s *session) changed(ctx context.Context, mv mover, mov moving, r *result.R
 
 // measure makes the numbers of what the application said.
 func (s *session) measure(ops []oplog.Op, r *result.Run) result.Measured {
-	m := result.Measure(ops, s.at)
+	m := result.Measure(ops, s.at, s.told...)
 	r.Spans, r.Failed = s.at.Spans(), m.Failed
-	r.CopyS, r.DownS = s.at.Cutover.Sub(s.at.Copy).Seconds(), s.at.Ready.Sub(s.at.Cutover).Seconds()
+	r.CopyS, r.DownS = (s.at.Cutover.Sub(s.at.Copy) - s.held).Seconds(), s.at.Ready.Sub(s.at.Cutover).Seconds()
 	r.TotalS, r.GapS, r.CatchUpS = r.CopyS+r.DownS, m.Gap.Seconds(), m.Backlog.Seconds()
 	r.OwnBytes = m.OwnBytes
 	return m
@@ -249,6 +253,38 @@ func load() float64 {
 		_, _ = fmt.Sscan(string(b), &v) // 0 where it cannot be read
 	}
 	return v
+}
+
+// busyLook is how long is looked at what others do.
+const busyLook = 200 * time.Millisecond
+
+// busy is the share of the processors that is used while the benchmark does nothing, 0 to 1.
+func busy() float64 {
+	used, all := ticks()
+	<-time.After(busyLook)
+	used2, all2 := ticks()
+	if all2 <= all {
+		return 0
+	}
+	return float64(used2-used) / float64(all2-all)
+}
+
+// ticks are the processors' times since the machine began (proc(5), /proc/stat): user,
+// nice, system, idle, iowait, irq, softirq, steal.
+func ticks() (used, all int64) {
+	b, _ := os.ReadFile("/proc/stat") // 0 where it cannot be read
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, s := range strings.Fields(line) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || i > 8 { // its name, and guests, who are in user already
+			continue
+		}
+		all += n
+		if i != 4 && i != 5 {
+			used += n
+		}
+	}
+	return used, all
 }
 
 // unique drops repeated notes.

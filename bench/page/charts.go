@@ -47,6 +47,7 @@ func axesOf(cells []*result.Cell) axes {
 	}
 	// What had waited is done in a burst, which would flatten everything else.
 	a.done = math.Ceil(max(a.done, 3*result.Median(usual)))
+	a.until = math.Ceil(a.until)
 	a.low = math.Pow(10, math.Floor(math.Log10(max(0.01, min(a.low, 1)))))
 	a.high = math.Pow(10, math.Ceil(math.Log10(a.high*1.05)))
 	return a
@@ -121,7 +122,7 @@ func timelines(id string, c *result.Cell, a axes) ([]chart, error) {
 	lat := line(x, opts.YAxis{Type: "log", Min: a.low, Max: a.high, Name: "ms, from due to done", NameGap: 10})
 	lat.AddSeries("longest", points(t, t.Max, a.low), style(warm, 1.2), shaded(t, a.low, a.high)).
 		AddSeries("median", points(t, t.P50, a.low), style(ink, 1.5))
-	done := line(x, opts.YAxis{Type: "value", Min: 0, Max: round(a.done), Name: "done a second", NameGap: 10})
+	done := line(x, opts.YAxis{Type: "value", Min: 0, Max: round(a.done), Name: "done a second", NameGap: 10, SplitNumber: 3})
 	done.AddSeries("done a second", points(t, t.Done, 0), style(ink, 1.5), shaded(t, 0, a.done))
 	var list []chart
 	for i, l := range []*charts.Line{lat, done} {

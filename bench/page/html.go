@@ -48,6 +48,7 @@ type section struct {
 	Rows        []row
 	Panels      []panel
 	Latency     [][]string
+	Staged      bool
 	Open        bool
 }
 
@@ -59,7 +60,7 @@ func HTML(w io.Writer, r *result.Report) error {
 	}
 	var sections []section
 	for i, g := range groups(r) {
-		s := section{Title: g.title, Says: g.says, Titles: titles(), Rows: rows(g.cells), Latency: percentiles(g.cells), Open: i == 0}
+		s := section{Title: g.title, Says: g.says, Titles: titles(), Rows: rows(g.cells), Latency: percentiles(g.cells), Staged: staged(g.cells), Open: i == 0}
 		a := axesOf(g.cells)
 		for j, c := range g.cells {
 			if c.Timeline == nil {
@@ -75,7 +76,7 @@ func HTML(w io.Writer, r *result.Report) error {
 	}
 	data := map[string]any{
 		"Headline": Headline(r), "Tiles": tiles(r), "Sections": sections, "Percentiles": percentileTitles, "Omitted": omitted(r),
-		"Method": method(r), "Machine": machine(r), "Script": template.JS(script), "Quick": r.Quick, "QuickNote": quickNote,
+		"Method": method(r), "Machine": machine(r), "Script": template.JS(script), "Warnings": warnings(r), "StagesNote": stagesNote,
 	}
 	if r.Scale != nil {
 		charts, err := growth(r.Scale)

@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -67,8 +68,8 @@ func Table(r *result.Report) string {
 	scenario, workload := r.Headline()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", Headline(r))
-	if r.Quick {
-		fmt.Fprintf(&b, "%s\n\n", quickNote)
+	for _, note := range warnings(r) {
+		fmt.Fprintf(&b, "**%s**\n\n", note)
 	}
 	markdown(&b, r.Group(scenario, workload))
 	fmt.Fprintf(&b, "\nIn brackets: times fsmigrate. Workload %s; %s, %d cores, %s; %s.\n", workload, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.At.Format("2006-01-02"))
@@ -101,16 +102,39 @@ func percentiles(group []*result.Cell) [][]string {
 			if l == nil {
 				continue
 			}
-			failed := ""
-			if l.Failed > 0 {
-				failed = status.Count(l.Failed)
+			list = append(list, latencies(c.Mover, string(p), *l))
+			if p != result.Copying {
+				continue
 			}
-			list = append(list, []string{c.Mover, string(p), status.Count(l.Count), amount(l.P50, "ms"), amount(l.P90, "ms"), amount(l.P99, "ms"),
-				amount(l.P999, "ms"), amount(l.P9999, "ms"), amount(l.Max, "ms"), fmt.Sprintf("%.1f", l.PerSec), failed})
+			for _, s := range c.Stages {
+				line := latencies(c.Mover, "… "+s.Stage, s.Latency)
+				for i, x := range map[int]float64{5: s.P99Times, 6: s.P999Times} {
+					if x > 0 {
+						line[i] += " (" + times(x) + ")"
+					}
+				}
+				list = append(list, line)
+			}
 		}
 	}
 	return list
 }
+
+// latencies are a line of that table.
+func latencies(mover, phase string, l result.Latency) []string {
+	failed := ""
+	if l.Failed > 0 {
+		failed = status.Count(l.Failed)
+	}
+	return []string{mover, phase, status.Count(l.Count), amount(l.P50, "ms"), amount(l.P90, "ms"), amount(l.P99, "ms"),
+		amount(l.P999, "ms"), amount(l.P9999, "ms"), amount(l.Max, "ms"), fmt.Sprintf("%.1f", l.PerSec), failed}
+}
+
+func staged(group []*result.Cell) bool {
+	return slices.ContainsFunc(group, func(c *result.Cell) bool { return len(c.Stages) > 0 })
+}
+
+const stagesNote = "Below copying: what fsmigrate was at, in brackets times the baseline's while copying, where there were operations enough."
 
 var percentileTitles = []string{"mover", "phase", "operations", "p50", "p90", "p99", "p99.9", "p99.99", "longest", "done a second", "failed"}
 
@@ -118,8 +142,8 @@ var percentileTitles = []string{"mover", "phase", "operations", "p50", "p90", "p
 func Document(w io.Writer, r *result.Report, pictures []string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What the application felt\n\n%s\n\nThe whole report, with timelines to look into: [index.html](index.html), which needs no network; the numbers: [bench.json](bench.json).\n", Headline(r))
-	if r.Quick {
-		fmt.Fprintf(&b, "\n**%s**\n", quickNote)
+	for _, note := range warnings(r) {
+		fmt.Fprintf(&b, "\n**%s**\n", note)
 	}
 	for _, p := range pictures {
 		if strings.HasPrefix(p, "timeline") {
@@ -132,6 +156,9 @@ func Document(w io.Writer, r *result.Report, pictures []string) error {
 		fmt.Fprintf(&b, "\nIn brackets: times fsmigrate.\n\n| %s |\n|---|---|%s\n", strings.Join(percentileTitles, " | "), strings.Repeat("---:|", len(percentileTitles)-2))
 		for _, line := range percentiles(g.cells) {
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+		}
+		if staged(g.cells) {
+			fmt.Fprintf(&b, "\n%s\n", stagesNote)
 		}
 	}
 	if r.Scale != nil {
@@ -275,8 +302,8 @@ func Terminal(w io.Writer, r *result.Report, files []string) {
 		fmt.Fprintf(w, "\n%s", line)
 	}
 	fmt.Fprintf(w, "\n%s\n(in brackets: times fsmigrate)\n", Headline(r))
-	if r.Quick {
-		fmt.Fprintln(w, quickNote)
+	for _, note := range warnings(r) {
+		fmt.Fprintln(w, note)
 	}
 	if len(files) > 0 {
 		fmt.Fprintf(w, "\n%s\n", files[0])

@@ -133,7 +133,7 @@ func method(r *result.Report) []string {
 	}
 	list := []string{
 		"Latency is counted from when an operation was due, at a fixed rate, until it was done; the schedule goes on while the application is stopped, and what was due then is done afterwards. So nothing is left out that would have been slow (no coordinated omission), and an operation belongs to the phase in which it was due.",
-		fmt.Sprintf("Phases: before (%s, the application alone), copying (the mover at work, mkfs included), cutover (from when the application is told to stop until it says that it is ready again), after (%s on the new volume, and until what had waited is done). fsmigrate goes on following in the other direction then; the others do not.", seconds(s.BeforeS), seconds(s.AfterS)),
+		fmt.Sprintf("Phases: before (%s, the application alone), copying (the mover at work, mkfs included), cutover (from when the application is told to stop until it says that it is ready again), after (%s on the new volume, and until what had waited is done). fsmigrate goes on following in the other direction then; the others do not. Between caught up and cutover fsmigrate was left in Hold for %s, which is in the latencies of copying and in no duration.", seconds(s.BeforeS), seconds(s.AfterS), seconds(s.HoldS)),
 		"Longest wait, longest gap (no operation done) and the timelines are from the mover's beginning to the end. Stopped is the cutover phase. The baseline \"none\" moves nothing and restarts the application once.",
 		"Cache: the source is filled, unmounted, the machine's caches dropped, and mounted again before each run; then the application runs alone for the time said. What it touched is warm, the rest is cold, for every mover alike.",
 		"Every run has a fresh source and a blank target. The peers' target is made with the mkfs options that fsmigrate uses.",
@@ -144,11 +144,24 @@ func method(r *result.Report) []string {
 	if len(filled) > 0 {
 		list = append(list, fmt.Sprintf("%s cannot be restarted on a running schedule: operations that they did not begin while they were stopped or waited are filled in at their rate, each done when the next real one was.", strings.Join(filled, ", ")))
 	}
-	if r.Quick {
-		list = append([]string{quickNote}, list...)
-	}
-	return append(list, r.Notes...)
+	return append(append(warnings(r), list...), r.Notes...)
 }
+
+// warnings are what a reader must know before any number: that it was a quick run, that the
+// machine had other work.
+func warnings(r *result.Report) []string {
+	var list []string
+	if r.Quick {
+		list = append(list, quickNote)
+	}
+	if b := r.Busy(); b > tooBusy {
+		list = append(list, fmt.Sprintf("The machine had other work: %.0f %% of its processors were in use just before the runs began. Under such noise the numbers, and their ratios, say little.", 100*b))
+	}
+	return list
+}
+
+// tooBusy is the share of the processors in other use from which on it is said.
+const tooBusy = 0.1
 
 const quickNote = "This was a quick run, with few files and short phases: it shows that the benchmark works, and not how fast anything is."
 

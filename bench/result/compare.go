@@ -67,5 +67,27 @@ func (r *Report) Compare() {
 			}
 			c.Compared[m.Name] = x
 		}
+		if base != nil {
+			c.beside(base.Latency[Copying])
+		}
+	}
+}
+
+// beside compares the stages with the baseline while the others copied. A percentile says
+// something from a few operations above it on.
+func (c *Cell) beside(base *Latency) {
+	for i := range c.Stages {
+		s := &c.Stages[i]
+		s.P99Times, s.P999Times = 0, 0
+		if base == nil {
+			continue
+		}
+		least := min(s.Count, base.Count)
+		if least >= 5*100 && base.P99 > 0 {
+			s.P99Times = s.P99 / base.P99
+		}
+		if least >= 5*1000 && base.P999 > 0 {
+			s.P999Times = s.P999 / base.P999
+		}
 	}
 }

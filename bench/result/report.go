@@ -44,7 +44,8 @@ type Settings struct {
 	Runs    int     `json:"runs"`
 	BeforeS float64 `json:"before_seconds"`
 	AfterS  float64 `json:"after_seconds"`
-	Policy  string  `json:"policy"` // of fsmigrate
+	HoldS   float64 `json:"hold_seconds"` // how long fsmigrate was left in Hold
+	Policy  string  `json:"policy"`       // of fsmigrate
 }
 
 // Scenario is a volume and what becomes of it.
@@ -93,10 +94,11 @@ type Cell struct {
 	Scenario string             `json:"scenario"`
 	Workload string             `json:"workload"`
 	Mover    string             `json:"mover"`
-	Latency  map[Phase]*Latency `json:"latency"`  // over all runs
-	All      *Latency           `json:"all"`      // over copying, cutover and after: what a migration costs
-	Median   Totals             `json:"median"`   // of each number by itself
-	Compared map[string]Ratio   `json:"compared"` // by the names of the metrics
+	Latency  map[Phase]*Latency `json:"latency"`          // over all runs
+	All      *Latency           `json:"all"`              // over copying, cutover and after: what a migration costs
+	Median   Totals             `json:"median"`           // of each number by itself
+	Stages   []StageLatency     `json:"stages,omitempty"` // of copying, as fsmigrate says what it is at
+	Compared map[string]Ratio   `json:"compared"`         // by the names of the metrics
 	Runs     []Run              `json:"runs"`
 	Timeline *Timeline          `json:"timeline,omitempty"` // of the run whose gap is nearest the median
 }
@@ -115,9 +117,18 @@ type Latency struct {
 	PerSec float64 `json:"per_second"` // operations done in the phase, a second of it
 }
 
+// StageLatency is the distribution in one stage of copying, beside that of the baseline in
+// the whole of its copying. 0: no baseline, or too few operations for that percentile.
+type StageLatency struct {
+	Stage string `json:"stage"`
+	Latency
+	P99Times  float64 `json:"p99_times_baseline,omitempty"`
+	P999Times float64 `json:"p99_9_times_baseline,omitempty"`
+}
+
 // Totals are the numbers of a run.
 type Totals struct {
-	CopyS     float64 `json:"copy_seconds"`               // the mover began → ready to cut over
+	CopyS     float64 `json:"copy_seconds"`               // the mover began → ready to cut over, and told to
 	DownS     float64 `json:"down_seconds"`               // the stop was asked for → the application ready again
 	RefusedS  float64 `json:"writes_refused_seconds"`     // the volume took no write; a part of DownS
 	GapS      float64 `json:"longest_gap_seconds"`        // no operation was done
@@ -137,7 +148,8 @@ type Totals struct {
 type Run struct {
 	Totals
 	Round   int     `json:"round"`
-	Load    float64 `json:"load"` // of the machine when it began
+	Load    float64 `json:"load"`        // of the machine when it began
+	Busy    float64 `json:"busy_before"` // share of the processors that others used just before, 0 to 1
 	Spans   []Span  `json:"phases"`
 	Failed  int64   `json:"failed_operations"`
 	Dropped int64   `json:"dropped_operations,omitempty"` // longer than a histogram holds
@@ -205,6 +217,18 @@ func (r *Report) Headline() (scenario, workload string) {
 		}
 	}
 	return scenario, workload
+}
+
+// Busy is the share of the processors that others used beside the benchmark, 0 to 1: the
+// mean over all runs of what it was just before them.
+func (r *Report) Busy() float64 {
+	sum, n := 0.0, 0
+	for _, c := range r.Cells {
+		for _, run := range c.Runs {
+			sum, n = sum+run.Busy, n+1
+		}
+	}
+	return sum / float64(max(n, 1))
 }
 
 // Failures are what was tried and failed.

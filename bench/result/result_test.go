@@ -125,6 +125,44 @@ func TestFilledIsNotDone(t *testing.T) {
 	}
 }
 
+// Stages are what was due in them, as far as they lie in copying; one that was entered
+// twice is one.
+func TestStages(t *testing.T) {
+	ops, m := stopped()
+	got := Measure(ops, m, Stage{"prepare", at(0), at(1.5)}, Stage{"copy", at(1.5), at(2)}, Stage{"hold", at(2), at(2.5)}, Stage{"copy", at(2.5), at(3.5)},
+		Stage{"cutover", at(4), at(9)}).Stages
+	want := map[string]int64{"prepare": 5, "copy": 15, "hold": 5}
+	if len(got) != len(want) || got[0].Stage != "prepare" || got[1].Stage != "copy" {
+		t.Fatalf("%+v", got)
+	}
+	for _, s := range got {
+		if l := s.Latency(); l.Count != want[s.Stage] || !near(l.PerSec, 10) || !near(l.Max, 1) {
+			t.Errorf("%s: %+v", s.Stage, l)
+		}
+	}
+}
+
+// A stage is compared with the baseline's copying where both had operations enough.
+func TestStagesBesideTheBaseline(t *testing.T) {
+	base := &Cell{Scenario: "s", Workload: "w", Mover: Baseline, Latency: map[Phase]*Latency{Copying: {Count: 6000, P99: 2, P999: 10}}}
+	ours := &Cell{Scenario: "s", Workload: "w", Mover: Ours, Stages: []StageLatency{
+		{Stage: "copy", Latency: Latency{Count: 5000, P99: 3, P999: 25}}, {Stage: "verify", Latency: Latency{Count: 4999, P99: 4, P999: 50}}, {Stage: "hold", Latency: Latency{Count: 499, P99: 4}}}}
+	r := Report{Cells: []*Cell{base, ours}}
+	r.Compare()
+	for i, want := range [][2]float64{{1.5, 2.5}, {2, 0}, {0, 0}} {
+		if s := ours.Stages[i]; !near(s.P99Times, want[0]) || !near(s.P999Times, want[1]) {
+			t.Errorf("%+v, want %v", s, want)
+		}
+	}
+}
+
+func TestBusy(t *testing.T) {
+	r := Report{Cells: []*Cell{{Runs: []Run{{Busy: .1}, {Busy: .2}}}, {Runs: []Run{{Busy: .6}}}}}
+	if b := r.Busy(); !near(b, .3) || (&Report{}).Busy() != 0 {
+		t.Errorf("%v", b)
+	}
+}
+
 func TestSum(t *testing.T) {
 	ops, m := stopped()
 	runs := []Run{{Totals: Totals{GapS: 1, PeakRSS: 100}}, {Totals: Totals{GapS: 5, PeakRSS: 300}}, {Totals: Totals{GapS: 2, PeakRSS: 200}}}

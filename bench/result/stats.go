@@ -55,6 +55,7 @@ func Sum(c *Cell, runs []Run, measured []Measured) {
 		}
 	}
 	c.All = all.Latency()
+	c.Stages = stagesOf(measured)
 	nearest := -1
 	for i := range runs {
 		if nearest < 0 || math.Abs(runs[i].GapS-c.Median.GapS) < math.Abs(runs[nearest].GapS-c.Median.GapS) {
@@ -64,6 +65,27 @@ func Sum(c *Cell, runs []Run, measured []Measured) {
 	if nearest >= 0 {
 		c.Timeline = measured[nearest].Timeline
 	}
+}
+
+// stagesOf are the stages of all runs together.
+func stagesOf(measured []Measured) []StageLatency {
+	var sums []StageHistogram
+	for _, m := range measured {
+		for _, s := range m.Stages {
+			i := slices.IndexFunc(sums, func(h StageHistogram) bool { return h.Stage == s.Stage })
+			if i < 0 {
+				i, sums = len(sums), append(sums, StageHistogram{s.Stage, NewHistogram()})
+			}
+			sums[i].Merge(s.Histogram)
+		}
+	}
+	var list []StageLatency
+	for _, s := range sums {
+		if l := s.Latency(); l != nil {
+			list = append(list, StageLatency{Stage: s.Stage, Latency: *l})
+		}
+	}
+	return list
 }
 
 // Fit is y = Factor · x^Exponent, by least squares of the logarithms.

@@ -36,19 +36,59 @@ func (m Moments) Spans() []Span {
 	return list
 }
 
+// Stage is what fsmigrate was at, from one moment to another.
+type Stage struct {
+	Name     string
+	From, To time.Time
+}
+
 // Measured is what the operations of one run say.
 type Measured struct {
 	Phases   map[Phase]*Histogram
-	Gap      time.Duration // the longest with no operation done, from the mover's beginning on
-	Backlog  time.Duration // from when the application was ready, until what had waited was done
+	Stages   []StageHistogram // of what was due while the mover was copying
+	Gap      time.Duration    // the longest with no operation done, from the mover's beginning on
+	Backlog  time.Duration    // from when the application was ready, until what had waited was done
 	Failed   int64
 	OwnBytes int64 // written by the application while the mover was at work
 	Timeline *Timeline
 }
 
+// StageHistogram is that of a stage.
+type StageHistogram struct {
+	Stage string
+	*Histogram
+}
+
+// staged counts what was due in each stage, as far as that lies in copying. A stage that
+// was entered several times is one; they are in the order of their first time.
+func staged(ops []oplog.Op, m Moments, stages []Stage) []StageHistogram {
+	var list []StageHistogram
+	for _, s := range stages {
+		from, to := max(s.From.UnixNano(), m.Copy.UnixNano()), min(s.To.UnixNano(), m.Cutover.UnixNano())
+		if from >= to {
+			continue
+		}
+		i := slices.IndexFunc(list, func(h StageHistogram) bool { return h.Stage == s.Name })
+		if i < 0 {
+			i, list = len(list), append(list, StageHistogram{s.Name, NewHistogram()})
+		}
+		done := int64(0)
+		for _, o := range ops {
+			if o.Due >= from && o.Due < to {
+				list[i].Add(o)
+			}
+			if o.End >= from && o.End < to && !o.Failed && !o.Filled {
+				done++
+			}
+		}
+		list[i].Took(time.Duration(to-from), done)
+	}
+	return list
+}
+
 // Measure counts the operations of a run. What was due before its beginning or after its
 // end is left out.
-func Measure(ops []oplog.Op, m Moments) Measured {
+func Measure(ops []oplog.Op, m Moments, stages ...Stage) Measured {
 	out := Measured{Phases: map[Phase]*Histogram{}}
 	for _, p := range Phases {
 		out.Phases[p] = NewHistogram()
@@ -82,6 +122,7 @@ func Measure(ops []oplog.Op, m Moments) Measured {
 		out.Phases[s.Phase].Took(time.Duration((s.To-s.From)*1e9), done[s.Phase])
 	}
 	out.Gap = gap(ends, m)
+	out.Stages = staged(ops, m, stages)
 	out.Timeline = timeline(ops, m)
 	return out
 }

@@ -28,6 +28,7 @@ type BenchOptions struct {
 	Runs       int           `flag:"runs" arg:"N" usage:"runs of each combination, interleaved"`
 	Before     time.Duration `flag:"before" arg:"TIME" usage:"how long the application has the machine for itself first (default: 4s)"`
 	After      time.Duration `flag:"after" arg:"TIME" usage:"how long it is watched on the new volume (default: 4s)"`
+	Hold       time.Duration `flag:"hold" arg:"TIME" usage:"how long fsmigrate is left in Hold, caught up, before the cutover (default: 2s)"`
 	Policy     string        `flag:"policy" arg:"HOW" usage:"of fsmigrate: gentle (yield to the application) or asap"`
 	Budget     time.Duration `flag:"budget" arg:"TIME" usage:"begin no run that would not end in this time; what is left out is listed (default: no limit)"`
 	Scale      bool          `flag:"scale" usage:"also measure how pause, memory, copy and plan time grow with 1,000 to 1,000,000 files"`

@@ -29,7 +29,7 @@ func wireBench(ctx context.Context, o BenchOptions, say func(string)) (*result.R
 	}
 	return disrupt.Run(ctx, disrupt.Options{
 		Dir: o.Dir, Scenarios: o.Scenarios, Workloads: o.Workloads, Movers: o.Movers, Command: o.Command, Rate: float64(o.Rate),
-		Files: o.Files, Large: int64(o.Large), Runs: o.Runs, Before: o.Before, After: o.After, Policy: o.Policy, Budget: o.Budget,
+		Files: o.Files, Large: int64(o.Large), Runs: o.Runs, Before: o.Before, After: o.After, Hold: o.Hold, Policy: o.Policy, Budget: o.Budget,
 		Scale: scale, Source: o.Source, Spare: o.Spare, Quick: o.Quick, Self: self, Product: strings.TrimSpace(version + " " + rev), Say: say,
 	})
 }
