@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 export GO
 
-.PHONY: build install demo test test-long bench fsbench lint fuzz deps clean
+.PHONY: build install demo test test-long mutants bench fsbench lint fuzz deps clean
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/fsmigrate ./cmd/fsmigrate
@@ -36,6 +36,12 @@ test: deps
 
 test-long: deps
 	FSMIGRATE_LONG=1 scripts/inlab.sh scripts/test.sh
+
+# Would the tests miss what keeps the invariants? Asks for each call and each fault that is not known
+# to be caught; MUTANTS='-again' asks for all (an hour), '-only REGEXP' for some. Writes docs/testing.md.
+mutants: deps
+	$(GO) build -o bin/mutants ./scripts/mutants
+	scripts/inlab.sh bin/mutants $(MUTANTS) run
 
 # What an application feels, beside the peers: docs/bench and the README's table. Fifteen
 # minutes at most; BENCH='--runs 3 --budget 2h' chooses, fsmigrate bench --help says what

@@ -54,6 +54,9 @@ func (r *rig) until(t *testing.T, each func(waits int, p Phase) (stop bool)) (Ou
 	waits := 0
 	r.w.tick = func() {
 		waits++
+		if why := forgotten(r.state, r.w.state); why != "" && r.w.broken == nil {
+			r.w.broken = fmt.Errorf("the engine waits in %s, and a crash would forget: %s", r.state.Phase, why)
+		}
 		if each(waits, r.Status().Phase) || waits > 20000 {
 			cancel()
 		}

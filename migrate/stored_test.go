@@ -149,3 +149,25 @@ func TestRestartIsStored(t *testing.T) {
 		}
 	}
 }
+
+// A rollback that a failing service asks for, and that has to wait, is still asked for
+// after a crash (until looks at what is stored whenever the engine waits).
+func TestRollbackThatWaitsIsStored(t *testing.T) {
+	r := newRig(t, auto, func(w *world) { w.unwell = 1 })
+	r.w.onOp = func(name string) {
+		if name == "health" && r.w.unwell > 0 {
+			r.w.blocks = []Blocker{{Class: "different", Object: "f", Why: "for a while"}}
+		}
+	}
+	waited := false
+	out, err := r.until(t, func(waits int, p Phase) bool {
+		if p == Reverse && r.w.state.Want == wantBack && r.w.state.NotBefore.After(r.w.now) {
+			waited = true
+			r.w.blocks = nil
+		}
+		return waits > 300
+	})
+	if out.Phase != RolledBack || !waited {
+		t.Fatalf("%s, waited %v: %v", out.Phase, waited, err)
+	}
+}
