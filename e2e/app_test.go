@@ -80,19 +80,18 @@ func (r *rig) moreChurn(ops int64) {
 
 // killApplication is what a crash of the machine does to it.
 func (r *rig) killApplication() {
-	for _, p := range vol.Processes(r.Dir) {
-		if strings.HasPrefix(p.Args[0], programs.churn) {
-			_ = syscall.Kill(p.PID, syscall.SIGKILL)
-		}
-	}
-	if !vol.Eventually(10*time.Second, func() bool {
+	application := func() (pids []int) {
 		for _, p := range vol.Processes(r.Dir) {
-			if strings.HasPrefix(p.Args[0], programs.churn) {
-				return false
+			if strings.HasPrefix(p.Args[0], programs.churn) || strings.HasPrefix(p.Args[0], programs.program) {
+				pids = append(pids, p.PID)
 			}
 		}
-		return true
-	}) {
+		return pids
+	}
+	for _, pid := range application() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if !vol.Eventually(10*time.Second, func() bool { return len(application()) == 0 }) {
 		r.t.Fatal("the application survived SIGKILL")
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // The programs under test, built once.
-var programs struct{ fsmigrate, mountHelper, churn, pledge, recorder string }
+var programs struct{ fsmigrate, mountHelper, churn, pledge, program, recorder string }
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "fsmigrate-e2e-")
@@ -33,10 +33,12 @@ func build(dir string) error {
 	programs.mountHelper = filepath.Join(dir, "mount.fsmigrate")
 	programs.churn = filepath.Join(dir, "churn")
 	programs.pledge = filepath.Join(dir, "pledge")
+	programs.program = filepath.Join(dir, "program")
 	programs.recorder = filepath.Join(dir, "recorder")
 	const module = "github.com/fsmigrate/fsmigrate"
 	targets := map[string]string{
 		programs.churn: module + "/e2e/cmd/churn", programs.pledge: module + "/e2e/cmd/pledge", programs.recorder: module + "/e2e/cmd/recorder",
+		programs.program: module + "/e2e/cmd/program",
 	}
 	if bin := os.Getenv("FSMIGRATE_BIN"); bin == "" {
 		targets[programs.fsmigrate] = module + "/cmd/fsmigrate"
