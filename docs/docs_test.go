@@ -293,14 +293,19 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// Every module that is imported has a line that says what it replaces and costs.
+// Every module that is imported has a line that says what it replaces and costs, and is what
+// go.mod requires directly; and nothing else has or is.
 func TestDependenciesAreExplained(t *testing.T) {
-	record := read(t, "adr/0010-dependencies.md")
-	var modules []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(record, -1) {
-		modules = append(modules, m[1])
+	sorted := func(text, form string) (out []string) {
+		for _, m := range regexp.MustCompile(form).FindAllStringSubmatch(text, -1) {
+			out = append(out, m[1])
+		}
+		slices.Sort(out)
+		return out
 	}
-	missing := map[string]string{}
+	explained := sorted(read(t, "adr/0010-dependencies.md"), "(?m)^\\| `([^`]+)` \\|")
+	required := sorted(read(t, "../go.mod"), `(?m)^(?:require )?\t?([^\s/]+\.[^\s]+) v\S+$`)
+	imported := map[string]string{}
 	walk(t, ".go", func(path string) {
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
 		if err != nil {
@@ -313,13 +318,28 @@ func TestDependenciesAreExplained(t *testing.T) {
 			if !strings.Contains(first, ".") || strings.HasPrefix(name, "github.com/fsmigrate/") {
 				continue
 			}
-			if !slices.ContainsFunc(modules, func(m string) bool { return name == m || strings.HasPrefix(name, m+"/") }) {
-				missing[name] = path
+			module := name
+			for _, m := range required {
+				if name == m || strings.HasPrefix(name, m+"/") {
+					module = m
+				}
 			}
+			imported[module] = path
 		}
 	})
-	for name, path := range missing {
-		t.Errorf("%s imports %s: docs/adr/0010-dependencies.md does not say what it replaces and costs", path, name)
+	for module, path := range imported {
+		if !slices.Contains(required, module) {
+			t.Errorf("%s imports %s: go.mod does not require it directly (go mod tidy)", path, module)
+		}
+	}
+	for _, module := range required {
+		if imported[module] == "" {
+			t.Errorf("go.mod requires %s directly, and nothing imports it (go mod tidy)", module)
+		}
+	}
+	if !slices.Equal(explained, required) || len(required) < 10 {
+		t.Errorf("docs/adr/0010-dependencies.md says what these replace and cost:\n%s\ngo.mod requires directly:\n%s",
+			strings.Join(explained, "\n"), strings.Join(required, "\n"))
 	}
 }
 
