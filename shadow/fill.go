@@ -90,15 +90,45 @@ func (p *pair) fillChunk(ctx context.Context, w *worker, n, to Node, part []entr
 	}
 	defer unix.Close(dst)
 	d := &dirTask{p: p, node: n, from: from, to: dst, root: n == p.from.root, left: left}
-	for i := range part {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := d.placeNew(ctx, w, &part[i]); err != nil {
+	for len(part) > 0 {
+		some := part[:min(p.atOnce, len(part))]
+		part = part[len(some):]
+		if err := d.fillSome(ctx, w, some); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fillSome places entries whose files it has opened and started to read all at once.
+func (d *dirTask) fillSome(ctx context.Context, w *worker, part []entry) (err error) {
+	fds := w.files[:len(part)]
+	for i := range part {
+		fds[i] = -1
+		if part[i].typ == unix.DT_REG {
+			// What cannot be opened is found out, and said, when its turn comes.
+			if fd, err := d.openFile(part[i].name); err == nil {
+				fds[i] = fd
+			}
+		}
+	}
+	d.p.readAhead(w, fds)
+	for i := range part {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = d.placeNew(ctx, w, &part[i], fds[i])
+		}
+		if fds[i] >= 0 {
+			unix.Close(fds[i])
+		}
+	}
+	return err
+}
+
+func (d *dirTask) openFile(name string) (int, error) {
+	return copier.OpenBeneath(d.from, name, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
 }
 
 // entriesLeft counts what is still to be done with the entries of a directory. Whoever
@@ -157,13 +187,20 @@ func (p *pair) placeLarge(ctx context.Context, w *worker, n Node, name string) e
 	return d.place(ctx, w, name, unix.DT_REG)
 }
 
-// placeNew is place for a directory whose counterpart is new: its names are free.
-func (d *dirTask) placeNew(ctx context.Context, w *worker, e *entry) error {
+// placeNew is place for a directory whose counterpart is new: its names are free. src is
+// the file that has the name, or -1 when it is none or was not opened yet.
+func (d *dirTask) placeNew(ctx context.Context, w *worker, e *entry, src int) error {
 	if d.root && e.name == lostFound {
 		return d.place(ctx, w, e.name, e.typ)
 	}
 	p := d.p
-	n, err := p.from.codec.NodeAt(d.from, e.name, 0)
+	var n Node
+	var err error
+	if src >= 0 {
+		n, err = p.from.codec.NodeAt(src, "", 0)
+	} else {
+		n, err = p.from.codec.NodeAt(d.from, e.name, 0)
+	}
 	if vanished(err) {
 		return nil
 	}
@@ -190,5 +227,24 @@ func (d *dirTask) placeNew(ctx context.Context, w *worker, e *entry) error {
 			return err
 		}
 	}
+	if src >= 0 {
+		return p.copyFile(ctx, w, d, n, e.name, src)
+	}
 	return p.create(ctx, w, d, n, e.name, e.typ)
+}
+
+// aheadMin is how many files are worth the system calls.
+const aheadMin = 4
+
+// readAhead starts reading files, so that the device sees few large requests.
+func (p *pair) readAhead(w *worker, fds []int) {
+	if len(fds) < aheadMin {
+		return
+	}
+	if w.ahead == nil {
+		if w.ahead = p.takeAhead(); w.ahead == nil {
+			return
+		}
+	}
+	w.ahead.Start(fds)
 }

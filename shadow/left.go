@@ -163,6 +163,7 @@ func (p *pair) crowdedOut(d *dirTask, n Node, name string) error {
 }
 
 func (p *pair) loseCrowded(d *dirTask, n Node, name string) {
+	d.crowded = append(d.crowded, crowdedName{n, name})
 	p.lose(n, fdName{d.from, name}, formats.Loss{Class: formats.LossSubdirs,
 		Why: "its directory has as many directories in it as the target allows"})
 	p.againLater(n)

@@ -117,7 +117,7 @@ func (p *pair) record(w *worker, n Node, rec *Record, r *reader) error {
 
 // createFile copies a file that `to` does not have.
 func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, name string) error {
-	src, err := copier.OpenBeneath(d.from, name, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
+	src, err := d.openFile(name)
 	if err != nil {
 		var st unix.Stat_t
 		if unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -131,6 +131,11 @@ func (p *pair) createFile(ctx context.Context, w *worker, d *dirTask, n Node, na
 		p.redo(d, name) // another object has the name by now
 		return nil
 	}
+	return p.copyFile(ctx, w, d, n, name, src)
+}
+
+// copyFile is createFile for n opened as src.
+func (p *pair) copyFile(ctx context.Context, w *worker, d *dirTask, n Node, name string, src int) error {
 	r, err := p.read(w, src)
 	if err != nil {
 		p.unread(d, n, name)
@@ -536,6 +541,13 @@ func (p *pair) sourceLost(n Node, b migrate.Blocker) error {
 func (p *pair) againLater(n Node) {
 	p.racyMu.Lock()
 	p.racy[n] = time.Now().Add(retryAfter)
+	p.racyMu.Unlock()
+}
+
+// againNow takes back againLater: n is looked at in the next pass.
+func (p *pair) againNow(n Node) {
+	p.racyMu.Lock()
+	p.racy[n] = time.Time{}
 	p.racyMu.Unlock()
 }
 

@@ -72,6 +72,9 @@ type pair struct {
 	waived        func(class string) bool
 	onLoss        func(path string, l formats.Loss)
 
+	aheads chan *copier.Ahead // those not in use
+	atOnce int                // files that a worker opens before it reads the first
+
 	step func(op string) error // tests: called before each change of `to`, which it may fail, and when a file was synced
 
 	objects, bytes atomic.Int64 // copied since the start of this process
@@ -113,6 +116,7 @@ func newPair(o pairOptions) (*pair, error) {
 		from: o.From, to: o.To, store: o.Store, nodes: o.Store.Map(o.Space), throttle: o.Throttle,
 		bootID: o.BootID, workers: o.Workers, setup: o.Setup, prints: NewPrints(),
 		dirs: map[Node]dirState{}, racy: map[Node]time.Time{}, limboFD: -1, commitEvery: commitEvery,
+		aheads: make(chan *copier.Ahead, o.Workers), atOnce: aheadFiles(o.Workers),
 	}
 	p.shared.p = p
 	j, err := o.Store.Journal(o.Space)
@@ -136,6 +140,9 @@ func newPair(o pairOptions) (*pair, error) {
 }
 
 func (p *pair) close() {
+	for range len(p.aheads) {
+		(<-p.aheads).Close()
+	}
 	if p.limboFD >= 0 {
 		unix.Close(p.limboFD)
 		p.limboFD = -1

@@ -19,6 +19,13 @@ const (
 	passUnits     = 100_000          // of one pass
 	commitEvery   = 20 * time.Second // between checkpoints, when nothing else asks for one
 	commitBacklog = 50_000           // units cleaned in memory that ask for a checkpoint
+
+	// While a long pass runs `to` is written out all the time: a new file system's small
+	// files cost more processor time to write out than to create, and what is left for the end
+	// is done by one thread, while nobody copies.
+	flushEvery   = time.Second
+	flushObjects = 2000     // fewer than these, and
+	flushBytes   = 32 << 20 // less than these wait for the next time
 )
 
 // passMode says how thorough the end of a pass is.
@@ -330,19 +337,29 @@ func (p *pair) checkpointsDuring(ctx context.Context) (during context.Context, s
 	during, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		t := time.NewTicker(p.commitEvery)
-		defer t.Stop()
+		commit, flush := time.NewTicker(p.commitEvery), time.NewTicker(flushEvery)
+		defer commit.Stop()
+		defer flush.Stop()
+		objects, bytes := p.objects.Load(), p.bytes.Load()
 		for {
+			var err error
 			select {
 			case <-during.Done():
 				done <- nil
 				return
-			case <-t.C:
-				if err := p.checkpoint(during); err != nil && during.Err() == nil {
-					done <- err
-					cancel()
-					return
+			case <-commit.C:
+				err = p.checkpoint(during)
+			case <-flush.C:
+				o, b := p.objects.Load(), p.bytes.Load()
+				if o-objects >= flushObjects || b-bytes >= flushBytes {
+					objects, bytes = o, b
+					err = p.syncTo()
 				}
+			}
+			if err != nil && (during.Err() == nil || !errors.Is(err, during.Err())) {
+				done <- err
+				cancel()
+				return
 			}
 		}
 	}()

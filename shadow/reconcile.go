@@ -112,6 +112,13 @@ type dirTask struct {
 	from, to int
 	root     bool
 	left     *entriesLeft // nil: large files are copied by this task
+	crowded  []crowdedName
+}
+
+// crowdedName is a name that found its directory full on `to`.
+type crowdedName struct {
+	node Node
+	name string
 }
 
 func (d *dirTask) whole(ctx context.Context, w *worker) error {
@@ -148,26 +155,53 @@ func (d *dirTask) whole(ctx context.Context, w *worker) error {
 	return nil
 }
 
+// namesOnly makes the named entries equal. Those that are there come first: a renamed object
+// is moved from its old name to the new one, and not through limbo.
 func (d *dirTask) namesOnly(ctx context.Context, w *worker, names map[string]struct{}) error {
+	var gone []string
 	for name := range names {
-		if d.root && d.p.ours(name) {
-			continue
-		}
-		var st unix.Stat_t
-		err := unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-		switch {
-		case err == nil:
-			err = d.place(ctx, w, name, uint8(st.Mode&unix.S_IFMT>>12))
-		case errors.Is(err, unix.ENOENT):
-			err = d.remove(name)
-		default:
-			err = d.p.sourceFailed(d.node, "stat "+name+" in", err)
-		}
+		there, err := d.placeNow(ctx, w, name)
 		if err != nil {
+			return err
+		}
+		if !there {
+			gone = append(gone, name)
+		}
+	}
+	for _, name := range gone {
+		if err := d.remove(name); err != nil {
+			return err
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	// What went made room in a directory that was as full as the target allows.
+	again := d.crowded
+	d.crowded = nil
+	for _, c := range again {
+		d.p.againNow(c.node)
+		if _, err := d.placeNow(ctx, w, c.name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// placeNow is place for a name that was not listed. It says whether `from` has it.
+func (d *dirTask) placeNow(ctx context.Context, w *worker, name string) (there bool, err error) {
+	if d.root && d.p.ours(name) {
+		return true, nil
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(d.from, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return true, d.p.sourceFailed(d.node, "stat "+name+" in", err)
+	}
+	return true, d.place(ctx, w, name, uint8(st.Mode&unix.S_IFMT>>12))
 }
 
 // remove takes a name away that `from` does not have (any more).

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fsmigrate/fsmigrate/copier"
 )
 
@@ -13,10 +15,12 @@ type task func(ctx context.Context, w *worker) error
 // worker is what one goroutine of a pass owns: its buffers, so that the hot
 // path allocates nothing, and its batch of node-map records.
 type worker struct {
-	q    *workQueue
-	bufs *copier.Buffers
-	recs *Batch
-	pend []Node // in recs
+	q     *workQueue
+	bufs  *copier.Buffers
+	recs  *Batch
+	pend  []Node        // in recs
+	ahead *copier.Ahead // nil until it is needed, or where the kernel has none
+	files [copier.AheadFiles]int
 }
 
 func (w *worker) push(t task) { w.q.push(t) }
@@ -102,8 +106,45 @@ func runTasks(ctx context.Context, n int, p *pair, first []task) error {
 			if err := w.commit(p); err != nil {
 				q.fail(err)
 			}
+			p.giveAhead(w.ahead)
 		}()
 	}
 	wg.Wait()
 	return q.err
+}
+
+// aheadFiles is how many files each of n workers may have open at once: at most a quarter of this
+// process's descriptors for all of them.
+func aheadFiles(n int) int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return 1
+	}
+	return int(max(1, min(copier.AheadFiles, l.Cur/4/uint64(n))))
+}
+
+// takeAhead and giveAhead keep a few of the kernel's contexts: destroying one waits
+// for all processors.
+func (p *pair) takeAhead() *copier.Ahead {
+	select {
+	case a := <-p.aheads:
+		return a
+	default:
+	}
+	a, err := copier.NewAhead()
+	if err != nil {
+		return nil // forbidden here, or all in use: files are read one by one
+	}
+	return a
+}
+
+func (p *pair) giveAhead(a *copier.Ahead) {
+	if a == nil {
+		return
+	}
+	select {
+	case p.aheads <- a:
+	default:
+		a.Close()
+	}
 }
