@@ -35,24 +35,22 @@ type Ahead struct {
 
 // iocb is struct iocb of include/uapi/linux/aio_abi.h, little-endian.
 type iocb struct {
-	data    uint64
-	key     uint32
+	_       uint64 // data
+	_       uint32 // key
 	rwFlags uint32
-	opcode  uint16
-	prio    int16
+	_       uint16 // opcode
+	_       int16  // priority
 	fd      uint32
 	buf     uint64
 	nbytes  uint64
-	offset  int64
-	_       uint64
-	flags   uint32
-	resfd   uint32
+	_       int64     // offset
+	_       [2]uint64 // reserved, flags, eventfd
 }
 
 // ioEvent is struct io_event.
 type ioEvent struct {
-	data, obj  uint64
-	res1, res2 int64
+	_ [2]uint64 // data, obj
+	_ [2]int64  // the result, which nobody wants
 }
 
 // NewAhead takes one context of the machine's aio-max-nr; Close gives it back.
