@@ -1,7 +1,9 @@
 package blockdev_test
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -148,5 +150,51 @@ func TestSuperReadOnlyNeedsMountRoot(t *testing.T) {
 	defer f.Close()
 	if err := blockdev.SuperReadOnly(int(f.Fd()), true); err == nil {
 		t.Error("took a directory below the root")
+	}
+}
+
+// cachedNames is how many directory entries the kernel has in memory, of everything.
+func cachedNames(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/fs/dentry-state")
+	must(t, err)
+	n, err := strconv.Atoi(strings.Fields(string(b))[0])
+	must(t, err)
+	return n
+}
+
+// Names are forgotten, but for those in use, and nothing else changes: not for who writes
+// meanwhile, and no option.
+func TestDropNames(t *testing.T) {
+	const names = 8000
+	for _, fstype := range fstypes {
+		t.Run(fstype, func(t *testing.T) {
+			dev := blocktest.NewDevice(t, fstype, max(64<<20, blocktest.MinSize(fstype)))
+			dir := blocktest.MountTemp(t, dev, fstype, "nosuid", "noatime")
+			w, err := os.Create(dir + "/open")
+			must(t, err)
+			defer w.Close()
+			for i := range names {
+				must(t, os.Symlink("x", fmt.Sprintf("%s/%d", dir, i)))
+			}
+			before, err := blockdev.MountAt(dir)
+			must(t, err)
+			fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			must(t, err)
+			defer unix.Close(fd)
+			had := cachedNames(t)
+			must(t, blockdev.DropNames(fd))
+			if gone := had - cachedNames(t); gone < names*3/4 {
+				t.Errorf("%d names were forgotten, of %d", gone, names)
+			}
+			after, err := blockdev.MountAt(dir)
+			must(t, err)
+			if after.Options != before.Options || after.SuperOptions != before.SuperOptions {
+				t.Errorf("options were %q %q and are %q %q", before.Options, before.SuperOptions, after.Options, after.SuperOptions)
+			}
+			_, err = w.WriteString("still")
+			must(t, err)
+			wantErr(t, "fence over a writer", blockdev.SuperReadOnly(fd, true), unix.EBUSY)
+		})
 	}
 }

@@ -157,6 +157,11 @@ func (a *attempt) service() bool { return a.m.plan.Service.Configured() }
 // intend makes durable what is about to happen: whoever finds this state after a
 // crash starts the service, and closes the record number.
 func (a *attempt) intend(ctx context.Context) error {
+	if r, ok := a.m.opt.Subject.(Readier); ok {
+		if err := r.Ready(ctx, a.to); err != nil {
+			return fmt.Errorf("prepare the fence of the %s: %w", a.to.Other(), err)
+		}
+	}
 	s := &a.m.state
 	s.Attempt++
 	s.Seq = a.seq
@@ -269,6 +274,12 @@ func (a *attempt) fence(ctx context.Context) error {
 // moment that the truth refused writes, and not from where the looking began.
 type Fencer interface {
 	FencedAt() time.Time
+}
+
+// Readier is what a subject may also be: what makes the fence short, and can be done
+// before, is done while the service still runs. It changes nothing that would have to be undone.
+type Readier interface {
+	Ready(ctx context.Context, to Side) error
 }
 
 // drain copies the last units. What it proves must leave nothing unexplained (I5).

@@ -146,6 +146,18 @@ func (s *fakeSubject) Mirror(context.Context, bool) error {
 	return after(ErrNoMirror)
 }
 
+// Ready is while the service runs, and leaves nothing to be undone.
+func (s *fakeSubject) Ready(_ context.Context, to Side) error {
+	after, err := s.w.op("ready")
+	if err != nil {
+		return err
+	}
+	if !s.w.writable[to.Other()] {
+		return after(errors.New("ready behind a fence"))
+	}
+	return after(nil)
+}
+
 func (s *fakeSubject) Fence(_ context.Context, to Side) error {
 	after, err := s.w.op("fence")
 	if err != nil {

@@ -57,6 +57,13 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	p.dropNames(top, dir)
+	if top, err = p.top(truth); err != nil {
+		return fmt.Errorf("fence the %s: %w", truth, err)
+	}
+	if err := p.healthy(truth, top); err != nil {
+		return err
+	}
 	if err := p.step("fence-sync"); err != nil {
 		return err
 	}
@@ -93,6 +100,37 @@ func (p *Place) Fence(ctx context.Context, truth migrate.Side) (err error) {
 		return errors.Join(err, p.unfence(truth))
 	}
 	return nil
+}
+
+// Ready does what can be done for a short fence while the service still runs. It is no
+// loss when it cannot be done.
+func (p *Place) Ready(truth migrate.Side) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	top, err := p.top(truth)
+	if err != nil {
+		return fmt.Errorf("prepare to fence the %s: %w", truth, err)
+	}
+	if err := p.healthy(truth, top); err != nil {
+		return err
+	}
+	dir, err := openRoot(p.o.Dir, top.ID)
+	if err != nil {
+		return fmt.Errorf("prepare to fence the %s: %w", truth, err)
+	}
+	defer unix.Close(dir)
+	p.dropNames(top, dir)
+	return nil
+}
+
+// dropNames makes the change of the superblock short: it begins with forgetting all cached names, which
+// took 0.7 s with half a million of them while the service was stopped. Where it fails, or would change an
+// option, the fence takes longer, and that is all.
+func (p *Place) dropNames(top *mountPoint, dir int) {
+	if hasOption(top.SuperOptions, "inode32") {
+		return // xfs goes back to its default for what it is not told again
+	}
+	_ = blockdev.DropNames(dir)
 }
 
 // errPlaceDied is how a test says that the process died at a step: nothing is undone then.

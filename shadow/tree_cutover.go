@@ -34,6 +34,9 @@ func (t *Tree) Fence(ctx context.Context, to migrate.Side) error {
 	return err
 }
 
+// Ready is migrate.Readier's.
+func (t *Tree) Ready(_ context.Context, to migrate.Side) error { return t.place.Ready(to.Other()) }
+
 // FencedAt is migrate.Fencer's.
 func (t *Tree) FencedAt() time.Time { return t.place.FencedAt() }
 
