@@ -231,6 +231,33 @@ func TestEvidenceExists(t *testing.T) {
 	}
 }
 
+// A test that a document names together with its package is in that package.
+func TestEvidenceIsWhereItIsSaidToBe(t *testing.T) {
+	seen := 0
+	for _, path := range []string{"testing.md", "threat-model.md"} {
+		for _, m := range regexp.MustCompile("`([a-z0-9]+(?:/[a-z0-9]+)*)`: ((?:`Test\\w+`(?:, )?)+)").FindAllStringSubmatch(read(t, path), -1) {
+			files, err := filepath.Glob("../" + m[1] + "/*_test.go")
+			if err != nil || len(files) == 0 {
+				t.Errorf("%s: %s has no tests: %v", path, m[1], err)
+				continue
+			}
+			var tests strings.Builder
+			for _, f := range files {
+				tests.WriteString(read(t, f))
+			}
+			for _, name := range regexp.MustCompile(`Test\w+`).FindAllString(m[2], -1) {
+				seen++
+				if !strings.Contains(tests.String(), "func "+name+"(t *testing.T)") {
+					t.Errorf("%s: %s has no test %s", path, m[1], name)
+				}
+			}
+		}
+	}
+	if seen < 100 {
+		t.Errorf("only %d tests found: this one sees nothing", seen)
+	}
+}
+
 // The runbook's tables of hints quote what the program says.
 func TestRunbookHints(t *testing.T) {
 	code := sources(t, false)

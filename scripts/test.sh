@@ -34,4 +34,9 @@ failed=0
 part "with the race detector" -race -p 1 "${race[@]}" || failed=1
 part "the rest" -p 1 "${plain[@]}" || failed=1
 part "the command on real volumes" -p 1 ./e2e || failed=1
+if [ "${FSMIGRATE_LONG:-}" = 1 ]; then
+	echo "== the calls of a cutover, left out one at a time"
+	"$go" build -o "$TMPDIR/mutants" ./scripts/mutants
+	"$TMPDIR/mutants" -path run || failed=1
+fi
 exit "$failed"

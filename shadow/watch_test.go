@@ -260,6 +260,19 @@ func TestWatchHearsDirectAndCopied(t *testing.T) {
 		if about(h.after(t, w), n)&unix.FAN_MODIFY == 0 {
 			t.Error("O_DIRECT unheard")
 		}
+		var pipe [2]int
+		must(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+		defer unix.Close(pipe[0])
+		defer unix.Close(pipe[1])
+		_, err = unix.Write(pipe[1], page)
+		must(t, err)
+		must(t, onFile(v.path("to"), func(fd int) error {
+			_, err := unix.Splice(pipe[0], nil, fd, nil, len(page), 0)
+			return err
+		}))
+		if about(h.after(t, w), n)&unix.FAN_MODIFY == 0 {
+			t.Error("splice unheard")
+		}
 		if strings.HasPrefix(run(t, "stat", "-f", "-c", "%T", v.dir), "ext") {
 			return
 		}

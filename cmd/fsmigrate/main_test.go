@@ -39,7 +39,9 @@ func TestScripts(t *testing.T) {
 			fakes := filepath.Join(e.WorkDir, "fake")
 			state := filepath.Join(e.WorkDir, "state")
 			e.Setenv("FAKE", fakes)
-			e.Setenv("FSMIGRATE_MUTANT", os.Getenv("FSMIGRATE_MUTANT")) // scripts/mutants asks through it
+			for _, name := range []string{"FSMIGRATE_MUTANT", "FSMIGRATE_MUTANT_CAME"} { // scripts/mutants asks through them
+				e.Setenv(name, os.Getenv(name))
+			}
 			e.Setenv("FSMIGRATE_STATE", state)
 			e.Setenv("FSMIGRATE_FSTAB", filepath.Join(e.WorkDir, "fstab"))
 			e.Defer(func() { endEngines(t, state) })

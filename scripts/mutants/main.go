@@ -2,7 +2,7 @@
 // finds every call that syncs, renames, records or marks, leaves them out one at a time, plants faults of
 // logic, and runs tests until one fails. The answers are kept in docs/testing.md.
 //
-//	mutants [-only REGEXP] [-again] [-new] [-path] [-for DURATION] run | list | write
+//	mutants [-only REGEXP] [-again] [-new] [-path] [-for DURATION] [-most DURATION] [-jobs N] run | list | write
 //
 // List prints what is known; write brings the rows of the document up to date without running anything.
 // All mutants of a package are built into one test binary, each behind a question that
@@ -18,7 +18,9 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -29,6 +31,8 @@ type options struct {
 	path  bool
 	fresh bool
 	limit time.Duration
+	most  time.Duration
+	jobs  int
 }
 
 func main() {
@@ -38,6 +42,8 @@ func main() {
 	flag.BoolVar(&o.path, "path", false, "only the cutover path, asking only the tests that are named; writes nothing")
 	flag.BoolVar(&o.fresh, "new", false, "only those that were never asked")
 	flag.DurationVar(&o.limit, "for", 0, "begin no mutant after this time; a later run goes on")
+	flag.DurationVar(&o.most, "most", 0, "ask a mutant only of the quickest tests, together no longer than this")
+	flag.IntVar(&o.jobs, "jobs", 4, "tests that run at the same time: most wait for a disk")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, o, flag.Arg(0))
@@ -95,6 +101,7 @@ func run(ctx context.Context, o options, command string) error {
 	if h.runner, err = newRunner(root, o2, names); err != nil {
 		return err
 	}
+	h.runner.jobs = o.jobs
 	if h.traces, err = readTraces(root); err != nil {
 		return err
 	}
@@ -119,14 +126,17 @@ func mutantName(row, sites int) string {
 
 // hunt is one run over the table.
 type hunt struct {
-	o             options
-	only          *regexp.Regexp
-	root          string
-	table         []*row
-	sites         int
-	runner        *runner
-	traces        traces
-	began         time.Time
+	o       options
+	only    *regexp.Regexp
+	root    string
+	table   []*row
+	sites   int
+	runner  *runner
+	traces  traces
+	began   time.Time
+	partial bool // not all tests were traced
+
+	mu            sync.Mutex // of what follows, the rows, and the document
 	asked, missed int
 	failed        int
 }
@@ -146,23 +156,42 @@ func (h *hunt) wanted(r *row) bool {
 }
 
 func (h *hunt) all(ctx context.Context) error {
-	if err := h.trace(ctx); err != nil {
+	if err := h.trace(ctx); errors.Is(err, errEnough) {
+		h.partial = true
+	} else if err != nil {
 		return err
 	}
-	for i, r := range h.table {
-		if !h.wanted(r) {
-			continue
+	order := make([]int, len(h.table))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { // the path of a cutover first
+		switch h.table[a].cutover {
+		case h.table[b].cutover:
+			return 0
+		case true:
+			return -1
 		}
+		return 1
+	})
+	order = slices.DeleteFunc(order, func(i int) bool { return !h.wanted(h.table[i]) })
+	err := h.runner.atOnce(len(order), func(i int) error {
 		if h.enough() {
 			return errEnough
 		}
-		if err := h.one(ctx, r, mutantName(i, h.sites)); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
+		r := h.table[order[i]]
+		err := h.one(ctx, r, mutantName(order[i], h.sites))
+		if err != nil && ctx.Err() == nil {
 			fmt.Println("FAILED", err)
+			h.mu.Lock()
 			h.failed++
+			h.mu.Unlock()
+			return nil
 		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	fmt.Printf("%d asked, %d caught by nothing, %s\n", h.asked, h.missed, time.Since(h.began).Round(time.Second))
 	switch {
@@ -187,7 +216,9 @@ func (h *hunt) trace(ctx context.Context) error {
 				continue
 			}
 			done[pkg] = true
-			if err := h.runner.trace(ctx, pkg, h.traces, h.enough); err != nil {
+			// The rest of the time is for what is known by then.
+			enough := func() bool { return h.o.limit > 0 && time.Since(h.began) > h.o.limit*2/3 }
+			if err := h.runner.trace(ctx, pkg, h.traces, enough); err != nil {
 				return err
 			}
 		}
@@ -206,21 +237,27 @@ func (h *hunt) one(ctx context.Context, r *row, mutant string) error {
 	if !h.o.path {
 		plan = append(plan, h.traces.plan(r.id, packages(r.file))...)
 	}
+	plan, whole := upTo(plan, h.o.most)
 	began := time.Now()
 	c, err := h.runner.catcher(ctx, mutant, plan)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.id, err)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.asked++
 	said := c.pkg + " " + c.test
 	if r.by = c; c.test == "" {
 		h.missed++
-		r.asked = true
+		r.asked = r.asked || whole && !h.partial
 		n := 0
 		for _, b := range plan {
 			n += len(b.tests)
 		}
 		said = fmt.Sprintf("NOTHING of %d tests that come by", n)
+		if !whole || h.partial {
+			said += ", others were not asked"
+		}
 	}
 	fmt.Printf("%-8s %s: %s (%s)\n", r.kind, r.id, said, time.Since(began).Round(10*time.Millisecond))
 	if h.o.path {

@@ -35,7 +35,10 @@ var (
 
 func mutantIs(name string) bool {
 	if activeMutant == "` + tracing + `" {
-		if _, again := mutantsCame.LoadOrStore(name, true); !again {
+		if _, known := mutantsCame.Load(name); known {
+			return false
+		}
+		if _, known := mutantsCame.LoadOrStore(name, true); !known {
 			if f, err := mutantOS.OpenFile(mutantOS.Getenv("` + cameVar + `"), mutantOS.O_WRONLY|mutantOS.O_APPEND|mutantOS.O_CREATE, 0o666); err == nil {
 				_, _ = f.WriteString(name + "\n")
 				_ = f.Close()
@@ -179,7 +182,9 @@ func value(s *site, t types.Type, name string) string {
 	if _, isStruct := t.Underlying().(*types.Struct); isStruct {
 		for _, a := range s.node.Args {
 			if types.Identical(s.pkg.info.Types[a].Type, t) {
-				return types.ExprString(a)
+				// As it is written there: types.ExprString leaves out what stands between braces.
+				begin := s.in.ast.FileStart
+				return string(s.in.text[a.Pos()-begin : a.End()-begin])
 			}
 		}
 	}

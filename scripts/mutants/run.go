@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,10 +19,12 @@ import (
 type runner struct {
 	root    string
 	overlay string
+	jobs    int               // tests that run at the same time; 0 is 1
 	names   map[string]string // of mutants as the binaries know them → as the rows do
-	built   map[string]string
-	good    map[catch]bool // what passes without any mutant
-	said    string         // by the last tests that failed
+
+	mu    sync.Mutex
+	built map[string]string
+	good  map[catch]bool // what passes without any mutant
 }
 
 func newRunner(root string, o *overlay, names map[string]string) (*runner, error) {
@@ -33,6 +37,8 @@ func newRunner(root string, o *overlay, names map[string]string) (*runner, error
 
 // binary builds the tests of a package.
 func (r *runner) binary(pkg string) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if b := r.built[pkg]; b != "" {
 		return b, nil
 	}
@@ -49,21 +55,21 @@ func (r *runner) binary(pkg string) (string, error) {
 var (
 	failedTest  = regexp.MustCompile(`(?m)^--- FAIL: (Test\w+)`)
 	runningTest = regexp.MustCompile(`(?m)^\t(Test\w+)`)
-	tracedTest  = regexp.MustCompile(`\.(Test\w+)\(`)
+	tracedTest  = regexp.MustCompile(`\.(Test\w+)[.(]`)
 	ranNone     = regexp.MustCompile(`(?m)^testing: warning: no tests to run`)
 )
 
 // ask runs tests with one mutant active ("" for none). It answers the test that failed,
-// "" when all passed. A mutant that makes them hang past limit is caught too.
-func (r *runner) ask(ctx context.Context, mutant, pkg string, tests []string, limit time.Duration, env ...string) (by string, err error) {
+// "" when all passed, and what was said. A mutant that makes them hang past limit is caught too.
+func (r *runner) ask(ctx context.Context, mutant, pkg string, tests []string, limit time.Duration, env ...string) (by, said string, err error) {
 	bin, err := r.binary(pkg)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	// Short, because sockets have paths of 107 bytes.
 	tmp, err := os.MkdirTemp("", "m")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { err = errors.Join(err, r.sweep(tmp)) }()
 	ctx, cancel := context.WithTimeout(ctx, limit+20*time.Second)
@@ -78,22 +84,23 @@ func (r *runner) ask(ctx context.Context, mutant, pkg string, tests []string, li
 	var exit *exec.ExitError
 	switch {
 	case err == nil && ranNone.Match(out.Bytes()):
-		return "", fmt.Errorf("%s has no tests %s", pkg, tests)
+		return "", "", fmt.Errorf("%s has no tests %s", pkg, tests)
 	case err == nil:
-		return "", nil
+		return "", "", nil
 	case !errors.As(err, &exit):
-		return "", fmt.Errorf("run the tests of %s: %w", pkg, err)
-	}
-	r.said = out.String()
-	for _, form := range []*regexp.Regexp{failedTest, runningTest, tracedTest} {
-		if m := form.FindSubmatch(out.Bytes()); m != nil {
-			return string(m[1]), nil
-		}
+		return "", "", fmt.Errorf("run the tests of %s: %w", pkg, err)
 	}
 	if len(tests) == 1 {
-		return tests[0], nil
+		return tests[0], out.String(), nil
 	}
-	return "", fmt.Errorf("the tests of %s failed, none is named:\n%s", pkg, out.Bytes())
+	for _, form := range []*regexp.Regexp{failedTest, runningTest, tracedTest} {
+		for _, m := range form.FindAllSubmatch(out.Bytes(), -1) {
+			if name := string(m[1]); slices.Contains(tests, name) {
+				return name, out.String(), nil
+			}
+		}
+	}
+	return "", "", fmt.Errorf("the tests of %s failed, none is named:\n%s", pkg, out.Bytes())
 }
 
 // sweep ends and removes what a run left.
@@ -109,18 +116,23 @@ func (r *runner) sweep(tmp string) error {
 
 // passes runs a test without a mutant, once: a test that fails anyway catches nothing.
 func (r *runner) passes(ctx context.Context, c catch, limit time.Duration) (bool, error) {
-	if good, done := r.good[c]; done {
+	r.mu.Lock()
+	good, done := r.good[c]
+	r.mu.Unlock()
+	if done {
 		return good, nil
 	}
-	by, err := r.ask(ctx, "", c.pkg, []string{c.test}, limit)
+	by, said, err := r.ask(ctx, "", c.pkg, []string{c.test}, limit)
 	if err != nil {
 		return false, err
 	}
 	if by != "" {
-		fmt.Printf("%s: %s fails without any mutant:\n%s", c.pkg, c.test, r.said)
+		fmt.Printf("%s: %s fails without any mutant:\n%s", c.pkg, c.test, said)
 	}
+	r.mu.Lock()
 	r.good[c] = by == ""
-	return r.good[c], nil
+	r.mu.Unlock()
+	return by == "", nil
 }
 
 // catcher finds a test that misses what the mutant lost, in the order of the plan.
@@ -129,7 +141,7 @@ func (r *runner) catcher(ctx context.Context, mutant string, plan []batch) (by c
 		// A mutant may make each wait last to its end, a busy machine too.
 		limit := 30*time.Second + 4*b.took
 		for tests := b.tests; len(tests) > 0; {
-			name, err := r.ask(ctx, mutant, b.pkg, tests, limit)
+			name, _, err := r.ask(ctx, mutant, b.pkg, tests, limit)
 			if err != nil {
 				return catch{}, err
 			}

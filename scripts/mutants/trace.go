@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -88,38 +89,75 @@ func (r *runner) trace(ctx context.Context, pkg string, ts traces, enough func()
 			delete(known, name)
 		}
 	}
-	for _, name := range names {
-		if known[name] != nil {
-			continue
+	var mu sync.Mutex
+	err = r.atOnce(len(names), func(i int) error {
+		mu.Lock()
+		done := known[names[i]] != nil
+		mu.Unlock()
+		if done {
+			return nil
 		}
 		if enough() {
 			return errEnough
 		}
-		s, err := r.traceOne(ctx, pkg, name)
+		s, err := r.traceOne(ctx, pkg, names[i])
 		if err != nil {
 			return err
 		}
-		known[name] = s
-		if err := ts.write(r.root); err != nil {
-			return err
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		known[names[i]] = s
+		return ts.write(r.root)
+	})
+	if err != nil {
+		return err
 	}
 	return ts.write(r.root)
 }
 
+// atOnce calls do for 0 … n−1, some of them at the same time: most tests wait for a disk. It
+// answers the first error, after which no more calls begin.
+func (r *runner) atOnce(n int, do func(i int) error) error {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		next  int
+		first error
+	)
+	take := func() (i int, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next - 1, first == nil && next <= n
+	}
+	for range max(1, r.jobs) {
+		wg.Go(func() {
+			for i, ok := take(); ok; i, ok = take() {
+				if err := do(i); err != nil {
+					mu.Lock()
+					first = cmp.Or(first, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
 func (r *runner) traceOne(ctx context.Context, pkg, name string) (*seen, error) {
-	came := filepath.Join(filepath.Dir(r.overlay), "came")
+	came := filepath.Join(filepath.Dir(r.overlay), "came-"+name)
 	if err := os.Remove(came); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	began := time.Now()
-	by, err := r.ask(ctx, tracing, pkg, []string{name}, 5*time.Minute, cameVar+"="+came)
+	by, said, err := r.ask(ctx, tracing, pkg, []string{name}, 100*time.Second, cameVar+"="+came)
 	if err != nil {
 		return nil, err
 	}
 	s := &seen{Passes: by == "", Took: time.Since(began).Round(time.Millisecond)}
 	if !s.Passes {
-		fmt.Printf("%s: %s fails without any mutant\n%s", pkg, name, r.said)
+		fmt.Printf("%s: %s fails without any mutant\n%s", pkg, name, said)
 	}
 	b, err := os.ReadFile(came)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -161,6 +199,17 @@ type batch struct {
 	pkg   string
 	tests []string
 	took  time.Duration // without any mutant
+}
+
+// upTo is the part of a plan whose tests take no longer than most; 0: all of it.
+func upTo(plan []batch, most time.Duration) (part []batch, whole bool) {
+	var sum time.Duration
+	for i, b := range plan {
+		if sum += b.took; most > 0 && sum > most {
+			return plan[:i], false
+		}
+	}
+	return plan, true
 }
 
 // plan is the tests that come by a mutant: the quickest first, more and more at once.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,14 +73,21 @@ type store struct {
 	mu   sync.Mutex
 	fail error // of Commit, while it is not nil
 	left int   // how often; <0: always
+
+	audit []string // lines of the audit log
 }
 
 func (s *store) Load(context.Context) (migrate.State, error) {
 	return migrate.State{Phase: migrate.Cutover, Service: "stopped"}, nil
 }
-func (s *store) Save(context.Context, migrate.State) error           { return nil }
-func (s *store) Audit(context.Context, string, map[string]any) error { return nil }
-func (s *store) name(seq int) string                                 { return filepath.Join(s.dir, fmt.Sprintf("record.%d", seq)) }
+func (s *store) Save(context.Context, migrate.State) error { return nil }
+func (s *store) name(seq int) string                       { return filepath.Join(s.dir, fmt.Sprintf("record.%d", seq)) }
+func (s *store) Audit(_ context.Context, event string, fields map[string]any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.audit = append(s.audit, fmt.Sprintf("%s of %v", event, fields["seq"]))
+	return nil
+}
 func (s *store) Truth(context.Context) (r migrate.Record, err error) {
 	for seq := 0; ; seq++ {
 		b, err := os.ReadFile(s.name(seq))
@@ -293,6 +301,10 @@ func TestEngineKilled(t *testing.T) {
 		}
 		if d := did(t, dir); d != want {
 			t.Errorf("recorded %v: it did %s, want %s", recorded, d, want)
+		}
+		// The only trace that it leaves of why the service was stopped and started.
+		if want := []string{"watchdog of 1", "watchdog-done of 1"}; !slices.Equal(s.audit, want) {
+			t.Errorf("recorded %v: the audit log says %q, want %q", recorded, s.audit, want)
 		}
 	}
 }
