@@ -59,6 +59,13 @@ func (b *Batch) Put(n Node, r *Record) error {
 	return b.set('i', r.To, b.val)
 }
 
+// Amend writes the record of n again, which exists and points to r.To already: what
+// Put looks up first is known then.
+func (b *Batch) Amend(n Node, r *Record) error {
+	b.val = appendRecord(b.val[:0], r)
+	return b.set('n', n, b.val)
+}
+
 // Delete is NodeMap.Delete.
 func (b *Batch) Delete(n Node) error {
 	old, had, err := b.before(n)

@@ -103,7 +103,19 @@ func (w *worker) put(p *pair, n Node, rec *Record) error {
 	return w.commit(p)
 }
 
+// amend writes a record again whose object is copied by nobody meanwhile.
+func (w *worker) amend(p *pair, n Node, rec *Record) error {
+	if err := w.recs.Amend(n, rec); err != nil {
+		return err
+	}
+	if w.amended++; w.amended < batchSize {
+		return nil
+	}
+	return w.commit(p)
+}
+
 func (w *worker) commit(p *pair) error {
+	w.amended = 0
 	err := w.recs.Commit()
 	for _, n := range w.pend {
 		err = errors.Join(err, p.pending.settle(n, p.nodes))

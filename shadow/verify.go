@@ -103,11 +103,11 @@ func (p *pair) verifyAll(ctx context.Context) (migrate.Proof, error) {
 	c := new(check)
 	p.fresh.take()
 	var tasks []task
-	batch := make([]Node, 0, chunk)
+	batch := make([]checkNode, 0, chunk)
 	flush := func() {
 		if len(batch) > 0 {
 			tasks = append(tasks, p.checkTask(c, batch))
-			batch = make([]Node, 0, chunk)
+			batch = make([]checkNode, 0, chunk)
 		}
 	}
 	run := func() error {
@@ -120,7 +120,12 @@ func (p *pair) verifyAll(ctx context.Context) (migrate.Proof, error) {
 		if r.Flags&Verified != 0 {
 			return nil
 		}
-		if batch = append(batch, n); len(batch) == chunk {
+		e := checkNode{Node: n}
+		if r.Type == unix.S_IFREG>>12 {
+			rec := *r
+			e.rec = &rec
+		}
+		if batch = append(batch, e); len(batch) == chunk {
 			flush()
 		}
 		if len(tasks) >= 64 {
@@ -145,7 +150,10 @@ func (p *pair) readBack(ctx context.Context) (migrate.Proof, error) {
 	var tasks []task
 	units := int64(len(nodes))
 	for len(nodes) > 0 {
-		part := nodes[:min(chunk, len(nodes))]
+		part := make([]checkNode, min(chunk, len(nodes)))
+		for i := range part {
+			part[i].Node = nodes[i]
+		}
 		nodes = nodes[len(part):]
 		tasks = append(tasks, p.checkTask(c, part))
 	}
@@ -161,33 +169,74 @@ func (p *pair) checked(c *check, began time.Time) migrate.Proof {
 		Different: c.different.Load(), Bytes: c.bytes.Load(), Took: time.Since(began), Examples: c.examples}
 }
 
-func (p *pair) checkTask(c *check, nodes []Node) task {
+// checkNode is an object to be compared, and the record of a file whose counterpart is to be
+// read at once with others. Nobody but its check changes it meanwhile.
+type checkNode struct {
+	Node
+	rec *Record
+}
+
+func (p *pair) checkTask(c *check, nodes []checkNode) task {
 	return func(ctx context.Context, w *worker) error {
-		for i, n := range nodes {
-			err := ctx.Err()
-			if err == nil {
-				err = p.checkOne(ctx, w, c, n)
-			}
+		for len(nodes) > 0 {
+			some := nodes[:min(p.atOnce, len(nodes))]
+			done, err := p.checkSome(ctx, w, c, some)
 			if err != nil {
-				for _, n := range nodes[i:] {
-					p.fresh.add(n)
+				for _, n := range nodes[done:] {
+					p.fresh.add(n.Node)
 				}
 				return err
 			}
+			nodes = nodes[len(some):]
 		}
 		return nil
 	}
 }
 
+// checkSome compares objects whose files on `to` it has opened and started to read all at once.
+func (p *pair) checkSome(ctx context.Context, w *worker, c *check, nodes []checkNode) (done int, err error) {
+	fds := w.files[:len(nodes)]
+	for i := range nodes {
+		fds[i] = -1
+		if nodes[i].rec == nil {
+			continue
+		}
+		// What cannot be opened is found out, and said, when its turn comes.
+		if fd, err := p.to.open(nodes[i].rec.To, readTo); err == nil {
+			fds[i] = fd
+		}
+	}
+	p.readAhead(w, fds)
+	for i := range nodes {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = p.checkOne(ctx, w, c, nodes[i], fds[i])
+			if err == nil {
+				done++
+			}
+		}
+		if fds[i] >= 0 {
+			unix.Close(fds[i])
+		}
+	}
+	return done, err
+}
+
+// readTo opens a file of `to` to be compared.
+const readTo = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NOATIME
+
 // checkOne compares one object of both sides. What is dirty is left to the next
 // pass. The content of `from` is not read again: its digest was taken when it was, and
-// its fingerprint says that it has not changed since.
-func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error {
+// its fingerprint says that it has not changed since. dst is what e.rec.To was opened as, or -1.
+func (p *pair) checkOne(ctx context.Context, w *worker, c *check, e checkNode, dst int) error {
+	n := e.Node
 	l := p.lock(n)
 	l.Lock()
 	defer l.Unlock()
-	rec, known, err := p.nodes.Get(n)
-	if err != nil || !known || rec.Flags&Verified != 0 {
+	rec, err := p.toCheck(e)
+	if err != nil || rec == nil {
 		return err
 	}
 	if p.journal.Dirty(n) != 0 {
@@ -217,10 +266,10 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 	if attr.Nlink == 0 {
 		// Unlinked and still open: no name leads to it, and the fence waits until nobody
 		// has it. If it gets a name again its ctime changes, and it is copied.
-		return p.verifiedAs(n, &rec)
+		return p.verifiedAs(w, n, rec)
 	}
 	if rec.Print != 0 && p.printOf(n, &attr) != rec.Print {
-		p.markChanged(n, &rec)
+		p.markChanged(n, rec)
 		return nil
 	}
 	want, ok := p.fitted(n, fdName{fd: src}, &attr)
@@ -228,15 +277,15 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 		return nil
 	}
 	if rec.Flags&NoDigest != 0 {
-		p.markChanged(n, &rec) // what it was copied as is not known: nothing can be compared with that
+		p.markChanged(n, rec) // what it was copied as is not known: nothing can be compared with that
 		return nil
 	}
-	what, err := p.compare(ctx, w, c, n, &rec, src, &want)
+	what, err := p.compare(ctx, w, c, n, rec, src, dst, &want)
 	if err != nil {
 		return err
 	}
 	if what == "" {
-		return p.verifiedAs(n, &rec)
+		return p.verifiedAs(w, n, rec)
 	}
 	if strings.HasPrefix(what, "links: ") && p.journal.Len() > 0 {
 		p.journal.Mark(n, Attrs|Firm) // a directory that names it is dirty
@@ -245,12 +294,24 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, n Node) error 
 	// It may have changed while it was compared; then it is dirty and no difference.
 	now, err := copier.ReadStat(src)
 	if err == nil && (p.printOf(n, &now) != p.printOf(n, &attr) || p.journal.Dirty(n) != 0 || rec.Print == 0) {
-		p.markChanged(n, &rec)
+		p.markChanged(n, rec)
 		return nil
 	}
 	c.differs(fdPath(src), what)
 	p.differs(n, fdPath(src), what)
 	return nil
+}
+
+// toCheck is the record of what is to be compared; nil when there is nothing to compare.
+func (p *pair) toCheck(e checkNode) (*Record, error) {
+	if e.rec != nil {
+		return e.rec, nil
+	}
+	rec, known, err := p.nodes.Get(e.Node)
+	if err != nil || !known || rec.Flags&Verified != 0 {
+		return nil, err
+	}
+	return &rec, nil
 }
 
 func (p *pair) markChanged(n Node, rec *Record) {
@@ -290,14 +351,14 @@ type difference struct {
 }
 
 // verifiedAs remembers that n was found equal.
-func (p *pair) verifiedAs(n Node, rec *Record) error {
+func (p *pair) verifiedAs(w *worker, n Node, rec *Record) error {
 	rec.Flags |= Verified
 	p.verified.Add(1)
 	p.settled(n)
 	if !p.fails.empty() {
 		p.fails.clearNode(n, isUnread)
 	}
-	return p.nodes.Put(n, rec)
+	return w.amend(p, n, rec)
 }
 
 // settled takes an object off the list of those that differ: it is equal, or gone.
@@ -311,26 +372,23 @@ func (p *pair) settled(n Node) {
 	}
 }
 
-// compare says in what the counterpart of an object differs; "" in nothing.
-func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Record, src int, want *copier.Attr) (string, error) {
-	flags := unix.O_PATH | unix.O_NOFOLLOW
-	switch rec.Type {
-	case unix.S_IFREG >> 12:
-		flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NOATIME
-	case unix.S_IFDIR >> 12:
-		flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
-	}
-	dst, err := p.to.open(rec.To, flags)
-	if vanished(err) {
-		if err := p.remake(n); err != nil {
-			return "", err
+// compare says in what the counterpart of an object differs; "" in nothing. dst is the
+// counterpart, or -1 when it is not open yet.
+func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Record, src, dst int, want *copier.Attr) (string, error) {
+	if dst < 0 {
+		var err error
+		dst, err = p.to.open(rec.To, readFlags(rec))
+		if vanished(err) {
+			if err := p.remake(n); err != nil {
+				return "", err
+			}
+			return "missing", nil
 		}
-		return "missing", nil
+		if err != nil {
+			return "", &copier.TargetError{Op: "open", Off: -1, Err: err}
+		}
+		defer unix.Close(dst)
 	}
-	if err != nil {
-		return "", &copier.TargetError{Op: "open", Off: -1, Err: err}
-	}
-	defer unix.Close(dst)
 	have, err := copier.ReadAttr(dst, w.bufs)
 	if err != nil {
 		return "", &copier.TargetError{Op: "read attributes", Off: -1, Err: err}
@@ -354,6 +412,17 @@ func (p *pair) compare(ctx context.Context, w *worker, c *check, n Node, rec *Re
 		return p.compareDirs(w, n, src, dst)
 	}
 	return "", nil
+}
+
+// readFlags are those to open a counterpart with that is to be compared.
+func readFlags(rec *Record) int {
+	switch rec.Type {
+	case unix.S_IFREG >> 12:
+		return readTo
+	case unix.S_IFDIR >> 12:
+		return unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
+	}
+	return unix.O_PATH | unix.O_NOFOLLOW
 }
 
 func (p *pair) compareLinks(w *worker, src, dst int) (string, error) {

@@ -15,12 +15,13 @@ type task func(ctx context.Context, w *worker) error
 // worker is what one goroutine of a pass owns: its buffers, so that the hot
 // path allocates nothing, and its batch of node-map records.
 type worker struct {
-	q     *workQueue
-	bufs  *copier.Buffers
-	recs  *Batch
-	pend  []Node        // in recs
-	ahead *copier.Ahead // nil until it is needed, or where the kernel has none
-	files [copier.AheadFiles]int
+	q       *workQueue
+	bufs    *copier.Buffers
+	recs    *Batch
+	pend    []Node        // in recs
+	ahead   *copier.Ahead // nil until it is needed, or where the kernel has none
+	files   [copier.AheadFiles]int
+	amended int // records in recs beside pend
 }
 
 func (w *worker) push(t task) { w.q.push(t) }
