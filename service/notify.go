@@ -1,9 +1,11 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -50,4 +52,19 @@ func KeepAlive() time.Duration {
 func Systemd() bool {
 	info, err := os.Stat("/run/systemd/system")
 	return err == nil && info.IsDir()
+}
+
+// reloadLimit bounds a reload; systemd itself gives up on its generators after a minute and a half.
+const reloadLimit = 2 * time.Minute
+
+// Reload makes systemd read its units and fstab again. Until it does, a mount that fstab
+// gave another device belongs to the one that it had when systemd last looked.
+func Reload(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl daemon-reload: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }

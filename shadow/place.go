@@ -58,6 +58,7 @@ type PlaceOptions struct {
 	Label         string // the target's label after finalize
 	StateDir      string // this migration's directory; on neither volume
 	Fstab         string
+	Patience      time.Duration // Boot: how long the truth's device may take to appear; 0: it is there, or it is an error
 
 	// Audit records every mkfs and mount that the place does; nil: nowhere.
 	Audit func(event string, fields map[string]any) error

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/fsmigrate/fsmigrate/blockdev"
 	"github.com/fsmigrate/fsmigrate/fstab"
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -54,5 +56,36 @@ func Boot(ctx context.Context, o PlaceOptions, options string, truth func() (mig
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	p.readOnly = ro
+	if err := p.await(ctx, side); err != nil {
+		return err
+	}
 	return p.Settle(ctx, side)
+}
+
+// awaitEvery is how often a device is looked for that is not there yet.
+const awaitEvery = 200 * time.Millisecond
+
+// await gives the truth's device time to appear: at boot, disks are found, and volumes
+// below LVM, md or LUKS put together, while what fstab says is mounted already, and an
+// entry that names a migration and no device makes nobody wait for one.
+func (p *Place) await(ctx context.Context, side migrate.Side) error {
+	_, err := p.device(side)
+	if p.o.Patience == 0 || !errors.Is(err, blockdev.ErrNoDevice) {
+		return nil // Settle says what else is wrong
+	}
+	limit, again := time.NewTimer(p.o.Patience), time.NewTicker(awaitEvery)
+	defer limit.Stop()
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			if _, err = p.device(side); !errors.Is(err, blockdev.ErrNoDevice) {
+				return nil
+			}
+		case <-limit.C:
+			return fmt.Errorf("the %s is the truth, and its device did not appear within %s: %w", side, p.o.Patience, err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

@@ -58,6 +58,9 @@ type TreeOptions struct {
 	Checks func(ctx context.Context) ([]migrate.Check, error)
 	Audit  func(event string, fields map[string]any) error
 	Warn   func(what, why, hint string)
+	// FstabChanged is told after each change of fstab, for those who keep in mind what they
+	// read there; nil: nobody does. What it fails with is a warning.
+	FstabChanged func() error
 	// Lock keeps others from settling at the same time: the watchdog, and the boot.
 	Lock func(ctx context.Context) (unlock func(), err error)
 }

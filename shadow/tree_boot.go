@@ -31,7 +31,15 @@ func (t *Tree) changed(c fstab.Changed) error {
 	if !c.Done {
 		return nil
 	}
-	return t.audit("fstab", map[string]any{"file": t.o.Plan.Persist.Fstab, "before": c.Before, "after": c.After})
+	err := t.audit("fstab", map[string]any{"file": t.o.Plan.Persist.Fstab, "before": c.Before, "after": c.After})
+	if t.o.FstabChanged == nil {
+		return err
+	}
+	if told := t.o.FstabChanged(); told != nil {
+		t.o.Warn("whoever else follows "+t.o.Plan.Persist.Fstab+" has not read it again", told.Error(),
+			"systemd ties the mount to the old entry's device until then, and unmounts it when that device goes: systemctl daemon-reload")
+	}
+	return err
 }
 
 // enlist hands the entry to the migration.
@@ -40,10 +48,12 @@ func (t *Tree) enlist() error {
 		return nil
 	}
 	pl := t.o.Plan
-	var extra []string
-	if root := filepath.Dir(t.o.State); root != defaultRoot {
+	root := filepath.Dir(t.o.State)
+	// The state may be on a volume of its own, which the boot would else mount at any time.
+	extra := []string{"x-systemd.requires-mounts-for=" + root}
+	if root != defaultRoot {
 		// mount(8) keeps x- options from its helpers, and systemd knows only those.
-		extra = []string{"state=" + root, "x-systemd.requires-mounts-for=" + root}
+		extra = append([]string{"state=" + root}, extra...)
 	}
 	c, err := fstab.Enlist(pl.Persist.Fstab, pl.Source.Mount, pl.ID, extra...)
 	if err != nil {

@@ -172,7 +172,13 @@ func TestParseMount(t *testing.T) {
 			t.Errorf("%s: %s, %v", line, s, err)
 		}
 	}
-	for _, line := range []string{"", "data", "data /a /b", "-x data /data", "data /data -o", "-N 1 data /data", "../x /data"} {
+	if got, err := parseMount([]string{"data", "/data"}, "/s"); err != nil || got.Wait != deviceWait {
+		t.Errorf("without being told it waits %v, %v", got.Wait, err)
+	}
+	if got, err := parseMount([]string{"data", "/data", "-o", "wait=0s,noatime"}, "/s"); err != nil || got.Wait != 0 || len(got.Options) != 1 {
+		t.Errorf("told not to wait: %+v, %v", got, err)
+	}
+	for _, line := range []string{"", "data", "data /a /b", "data /data -o wait=-1s", "data /data -o wait=5", "-x data /data", "data /data -o", "-N 1 data /data", "../x /data"} {
 		if got, err := parseMount(strings.Fields(line), "/s"); err == nil {
 			t.Errorf("%q: %+v", line, got)
 		}

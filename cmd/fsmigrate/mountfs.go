@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -19,6 +20,10 @@ const (
 	mountUser     = 8  // user interrupt
 	mountFailure  = 32 // mount failure
 )
+
+// deviceWait is how long a boot waits for the truth's device: less than the minute and a
+// half after which systemd gives up on whatever mounts.
+const deviceWait = time.Minute
 
 const mountSynopsis = "mount.fsmigrate ID DIR [-sfnv] [-o OPTIONS] [-t TYPE]"
 
@@ -57,10 +62,11 @@ func mountHelper(ctx context.Context, a *app, args []string) int {
 }
 
 // parseMount reads the command line of a mount(8) helper. The options state=DIR and
-// x-fsmigrate.state=DIR say where the state is, for a boot that has no environment;
+// x-fsmigrate.state=DIR say where the state is, for a boot that has no environment, and
+// wait=DURATION how long the device may take to appear;
 // other x-* options are other programs' and the rest are the mount's.
 func parseMount(args []string, state string) (mountRequest, error) {
-	r := mountRequest{State: state}
+	r := mountRequest{State: state, Wait: deviceWait}
 	bad := func(format string, v ...any) (mountRequest, error) { return r, usagef(mountSynopsis, format, v...) }
 	var names []string
 	for i := 0; i < len(args); i++ {
@@ -112,6 +118,12 @@ func parseMount(args []string, state string) (mountRequest, error) {
 		switch {
 		case key == "state" || key == "x-fsmigrate.state":
 			r.State = v
+		case key == "wait":
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 0 {
+				return bad("wait=%s is no duration such as 30s", v)
+			}
+			r.Wait = d
 		case o == "" || o == "defaults" || strings.HasPrefix(o, "x-"), key == "auto" || key == "noauto" || key == "nofail" || key == "_netdev":
 		default:
 			r.Options = append(r.Options, o)

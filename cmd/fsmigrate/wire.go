@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/fsmigrate/fsmigrate/bench/result"
 	"github.com/fsmigrate/fsmigrate/control/host"
@@ -64,9 +65,10 @@ type engineRequest struct {
 type mountRequest struct {
 	State   string // where migrations keep their state
 	ID, Dir string
-	Options []string // without those that are fsmigrate's own
-	Fake    bool     // -f: do everything but mounting
-	Sloppy  bool     // -s: unknown options are no error
+	Options []string      // without those that are fsmigrate's own
+	Wait    time.Duration // how long the truth's device may take to appear
+	Fake    bool          // -f: do everything but mounting
+	Sloppy  bool          // -s: unknown options are no error
 	Verbose bool
 }
 

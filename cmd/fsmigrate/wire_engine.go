@@ -16,6 +16,7 @@ import (
 	"github.com/fsmigrate/fsmigrate/control/host"
 	"github.com/fsmigrate/fsmigrate/migrate"
 	"github.com/fsmigrate/fsmigrate/preflight"
+	"github.com/fsmigrate/fsmigrate/service"
 	"github.com/fsmigrate/fsmigrate/shadow"
 	"github.com/fsmigrate/fsmigrate/statedir"
 )
@@ -48,6 +49,12 @@ func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint s
 		Audit: func(event string, fields map[string]any) error { return dir.Audit(context.Background(), event, fields) },
 		Warn:  warn,
 		Lock:  dir.SettleLock,
+		FstabChanged: func() error {
+			if plan.Persist.Fstab != defaultGlobal().Fstab || !service.Systemd() {
+				return nil
+			}
+			return service.Reload(context.Background())
+		},
 		Checks: func(ctx context.Context) ([]migrate.Check, error) {
 			checks, _, err := preflight.Run(ctx, preflight.Options{Plan: plan, State: dir.Path()})
 			return checks, err
@@ -114,7 +121,7 @@ func wireMount(ctx context.Context, r mountRequest) error {
 	defer unlock()
 	plan := dir.Plan()
 	o := shadow.PlaceOf(&plan, dir.Path())
-	o.Dir = r.Dir
+	o.Dir, o.Patience = r.Dir, r.Wait
 	o.Audit = func(event string, fields map[string]any) error { return dir.Audit(ctx, event, fields) }
 	return shadow.Boot(ctx, o, strings.Join(r.Options, ","), func() (migrate.Side, error) {
 		rec, err := dir.Truth(ctx)
