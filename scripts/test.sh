@@ -28,7 +28,7 @@ concurrent='/(migrate|shadow|copier|control|host|statedir|service|status|churn)(
 module=$("$go" list -m)
 mapfile -t all < <("$go" list ./... | grep -vE "^$module/(e2e|scripts)(/|\$)")
 mapfile -t race < <(printf '%s\n' "${all[@]}" "$module/e2e/churn" | grep -E "$concurrent")
-mapfile -t plain < <(printf '%s\n' "${all[@]}" "$module/e2e/oracle" "$module/e2e/pledge" "$module/e2e/program" "$module/scripts" "$module/scripts/testjson" "$module/scripts/mutants" | grep -vE "$concurrent")
+mapfile -t plain < <(printf '%s\n' "${all[@]}" "$module/e2e/oracle" "$module/e2e/pledge" "$module/e2e/vm/agent" "$module/e2e/program" "$module/scripts" "$module/scripts/testjson" "$module/scripts/mutants" | grep -vE "$concurrent")
 
 failed=0
 part "with the race detector" -race -p 1 "${race[@]}" || failed=1
@@ -38,5 +38,7 @@ if [ "${FSMIGRATE_LONG:-}" = 1 ]; then
 	echo "== the calls of a cutover, left out one at a time"
 	"$go" build -o "$TMPDIR/mutants" ./scripts/mutants
 	"$TMPDIR/mutants" -path run || failed=1
+	scripts/deps-vm.sh
+	part "in virtual machines" -p 1 ./e2e/vm || failed=1
 fi
 exit "$failed"

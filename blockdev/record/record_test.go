@@ -277,3 +277,47 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// A machine that goes on after a cut has what the cut left, and what it does then is in
+// a log of its own.
+func TestContinue(t *testing.T) {
+	l, _ := program(t, 5, 60)
+	cut := record.Cut{Entries: 45, Loss: record.LoseSubset, Seed: 9}
+	left, err := l.State(cut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "next")
+	r, err := record.Continue(path, left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for i := range l.Images {
+		want, got := make([]byte, left.Disk(i).Size()), make([]byte, left.Disk(i).Size())
+		_, werr := left.Disk(i).ReadAt(want, 0)
+		_, gerr := r.Disk(i).ReadAt(got, 0)
+		if werr != nil || gerr != nil || !bytes.Equal(got, want) {
+			t.Fatalf("image %d is another: %v, %v", i, werr, gerr)
+		}
+		if bytes.Count(want, []byte{0}) == len(want) {
+			t.Fatalf("image %d is empty: this tests nothing", i)
+		}
+	}
+	next, err := record.OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	// What it began with is durable, whatever is lost.
+	again, err := next.State(record.Cut{Entries: len(next.Entries), Loss: record.LoseAll})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := make([]byte, left.Disk(1).Size()), make([]byte, left.Disk(1).Size())
+	_, werr := left.Disk(1).ReadAt(want, 0)
+	_, gerr := again.Disk(1).ReadAt(got, 0)
+	if werr != nil || gerr != nil || !bytes.Equal(got, want) {
+		t.Fatalf("what it began with is lost with the cache: %v, %v", werr, gerr)
+	}
+}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -63,6 +64,49 @@ func NewRecorder(path string, specs []ImageSpec) (*Recorder, error) {
 		}
 	}
 	return r, nil
+}
+
+// Continue starts a log in a new file at path with images that hold what s does: for a
+// machine that goes on after a cut.
+func Continue(path string, s *State) (*Recorder, error) {
+	var specs []ImageSpec
+	for _, img := range s.log.Images {
+		specs = append(specs, ImageSpec{Name: img.Name, Bytes: img.Bytes()})
+	}
+	r, err := NewRecorder(path, specs)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.images {
+		err := EachUsed(s.Disk(i), func(p []byte, off int64) error {
+			_, err := r.Disk(i).WriteAt(p, off)
+			return err
+		})
+		if err = errors.Join(err, r.Disk(i).Sync()); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	return r, nil
+}
+
+// EachUsed calls do with every piece of a disk that is not all zero, in order. The piece
+// is do's only until it returns.
+func EachUsed(d Disk, do func(p []byte, off int64) error) error {
+	const piece = 64 << 10
+	b, zeros := make([]byte, piece), make([]byte, piece)
+	for off := int64(0); off < d.Size(); off += piece {
+		p := b[:min(piece, d.Size()-off)]
+		if _, err := d.ReadAt(p, off); err != nil {
+			return err
+		}
+		if bytes.Equal(p, zeros[:len(p)]) {
+			continue
+		}
+		if err := do(p, off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Images are the images, in order.

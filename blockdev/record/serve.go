@@ -125,6 +125,9 @@ func (f *files) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 		return fuse.ReadResultData(nil), fuse.OK
 	}
 	off := int64(in.Offset)
+	if off%Sector != 0 || len(buf)%Sector != 0 {
+		return nil, fuse.EINVAL // as a disk says that is used without a cache; qemu asks what its sectors are
+	}
 	n := min(int64(len(buf)), d.Size()-off)
 	if n <= 0 {
 		return fuse.ReadResultData(nil), fuse.OK

@@ -23,6 +23,24 @@ func ReadHistory(log string) (*History, error) {
 	return &History{ops}, err
 }
 
+// Script makes the history that workers with the seed have made who acknowledged so many
+// operations each, and perhaps began one more: for a log that is gone with its machine.
+func Script(seed uint64, acked []int) (*History, error) {
+	h := &History{}
+	for w, n := range acked {
+		m, ops := NewModel(w), []Op(nil)
+		for range n + 1 {
+			op := next(seed, m)
+			if err := m.Apply(op); err != nil {
+				return nil, err
+			}
+			ops = append(ops, op)
+		}
+		h.byWorker = append(h.byWorker, ops)
+	}
+	return h, nil
+}
+
 // Workers is how many there are.
 func (h *History) Workers() int { return len(h.byWorker) }
 

@@ -87,6 +87,46 @@ func TestJudgeAcceptsWhatWasDone(t *testing.T) {
 	}
 }
 
+// Where the log is gone, the seed alone gives the same history, and it is judged the same.
+func TestScriptIsWhatWasDone(t *testing.T) {
+	dir, _, _ := worked(t, 11)
+	h, err := pledge.Script(11, done)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong := judge(t, h, dir, done); len(wrong) > 0 {
+		t.Errorf("what was done is wrong:\n%s", strings.Join(wrong, "\n"))
+	}
+	if h, err = pledge.Script(12, done); err != nil {
+		t.Fatal(err)
+	}
+	if wrong := judge(t, h, dir, done); len(wrong) == 0 {
+		t.Error("what another seed would have done is found as well")
+	}
+}
+
+// A disk of acknowledgments holds the last of each worker, also of those who came later
+// than others; one that is torn is an error and no number.
+func TestReadAcks(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "acks")
+	b := make([]byte, 5*pledge.AckSize)
+	copy(b[pledge.AckSize:], "ack 1 17\n")
+	copy(b[3*pledge.AckSize:], "ack 3 4\n")
+	if err := os.WriteFile(disk, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pledge.ReadAcks(disk); err != nil || !slices.Equal(got, []int{0, 17, 0, 4}) {
+		t.Errorf("acknowledged: %v, %v", got, err)
+	}
+	copy(b[3*pledge.AckSize:], "ack 2 4\n")
+	if err := os.WriteFile(disk, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pledge.ReadAcks(disk); err == nil {
+		t.Errorf("another worker's acknowledgment is taken: %v", got)
+	}
+}
+
 // An earlier state is not taken for a later one: with several operations undone by hand
 // (fewer acknowledged), or more acknowledged than were done, it is found.
 func TestJudgeFindsWhatIsMissing(t *testing.T) {

@@ -16,9 +16,10 @@ import (
 type Options struct {
 	Dir     string // the volume
 	Log     string // what it is about to do: outside of every volume
-	Marks   string // the recorder's file of marks
+	Marks   string // the recorder's file of marks, or a disk of acknowledgments
 	Seed    uint64
 	Workers int
+	First   int     // the first worker's number: who comes later takes numbers that are free
 	Rate    float64 // operations a second of each worker; 0: as fast as it goes
 	Ops     int     // of each worker, in all; 0: until ctx ends
 	Lie     bool    // sync nothing, and acknowledge all the same
@@ -40,11 +41,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer log.Close()
-	marks, err := os.OpenFile(o.Marks, os.O_WRONLY, 0)
+	acks, err := openAcks(o.Marks)
 	if err != nil {
 		return err
 	}
-	defer marks.Close()
+	defer acks.file.Close()
 	done, err := ReadLog(o.Log)
 	if err != nil {
 		return err
@@ -54,7 +55,8 @@ func Run(ctx context.Context, o Options) error {
 	o.acks = new(atomic.Int64)
 	failed := make([]error, o.Workers)
 	var all sync.WaitGroup
-	for w := range o.Workers {
+	for i := range o.Workers {
+		w := o.First + i
 		m := NewModel(w)
 		if w < len(done) {
 			for _, op := range done[w] {
@@ -64,8 +66,8 @@ func Run(ctx context.Context, o Options) error {
 			}
 		}
 		all.Go(func() {
-			failed[w] = o.work(ctx, m, log, marks)
-			if failed[w] != nil {
+			failed[i] = o.work(ctx, m, log, acks)
+			if failed[i] != nil {
 				cancel()
 			}
 		})
@@ -75,7 +77,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // work is one worker.
-func (o Options) work(ctx context.Context, m *Model, log, marks *os.File) error {
+func (o Options) work(ctx context.Context, m *Model, log *os.File, acks *acks) error {
 	var pace <-chan time.Time
 	if o.Rate > 0 {
 		t := time.NewTicker(time.Duration(float64(time.Second) / o.Rate))
@@ -94,7 +96,7 @@ func (o Options) work(ctx context.Context, m *Model, log, marks *os.File) error 
 		if err := o.do(op); err != nil {
 			return fmt.Errorf("operation %v: %w", op, err)
 		}
-		if _, err := fmt.Fprintf(marks, "ack %d %d", op.Worker, op.N); err != nil {
+		if err := acks.write(op); err != nil {
 			return err
 		}
 		if err := m.Apply(op); err != nil {
