@@ -12,24 +12,27 @@ import (
 
 // memoryGroup is a control group with a memory limit: version 1 or 2, whichever has the
 // controller here.
-type memoryGroup struct{ dir, refused string }
+type memoryGroup struct{ dir, limit, refused string }
 
 // newMemoryGroup makes a group that may use so many bytes: processes, their page cache
 // and what the kernel keeps for them, notification queues for example.
 func newMemoryGroup(bytes int64) (memoryGroup, error) {
-	g := memoryGroup{filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("fsmigrate-bench-%d", os.Getpid())), "memory.failcnt"}
-	limit := "memory.limit_in_bytes"
+	g := memoryGroup{filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("fsmigrate-bench-%d", os.Getpid())), "memory.limit_in_bytes", "memory.failcnt"}
 	if _, err := os.Stat(filepath.Dir(g.dir)); err != nil {
-		g = memoryGroup{filepath.Join("/sys/fs/cgroup", filepath.Base(g.dir)), "memory.events"}
-		limit = "memory.max"
+		g = memoryGroup{filepath.Join("/sys/fs/cgroup", filepath.Base(g.dir)), "memory.max", "memory.events"}
 	}
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return g, fmt.Errorf("make a memory group: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(g.dir, limit), []byte(strconv.FormatInt(bytes, 10)), 0); err != nil {
-		return g, fmt.Errorf("limit the memory group: %w", err)
+	return g, g.allow(bytes)
+}
+
+// allow changes the limit.
+func (g memoryGroup) allow(bytes int64) error {
+	if err := os.WriteFile(filepath.Join(g.dir, g.limit), []byte(strconv.FormatInt(bytes, 10)), 0); err != nil {
+		return fmt.Errorf("limit the memory group: %w", err)
 	}
-	return g, nil
+	return nil
 }
 
 // command is a command that runs in the group.

@@ -230,7 +230,8 @@ func (w *rewriter) run() error {
 
 // resume is how long an engine takes from its start until it is caught up in Hold again,
 // killed there, with 100 files changed while it was dead; in a memory group of 256 MiB,
-// page cache and kernel memory included, through the whole migration.
+// page cache and kernel memory included, up to the cutover. The way back is not under the limit: a scan of
+// a million inodes of xfs leaves them in the kernel's cache, which it does not give back to a group.
 func (b *bench) resume(ctx context.Context) (res *result, err error) {
 	r, err := newRig(ctx, b.Dir, int64(b.Files)*24<<10+2<<30, int64(b.Files)*5/4+10000)
 	if err != nil {
@@ -243,7 +244,8 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 	if res.Bytes, err = SmallFiles(ctx, r.data(), b.Files); err != nil {
 		return nil, err
 	}
-	group, err := newMemoryGroup(256 << 20)
+	const limit = 256 << 20
+	group, err := newMemoryGroup(limit)
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +255,9 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 	}
 	for round := range b.Runs {
 		var first, second run
+		if err := group.allow(limit); err != nil {
+			return nil, err
+		}
 		began, at := time.Now(), load()
 		_, err := b.migration(ctx, r, session{wrap: wrap}, func(s *session) (run, error) {
 			if err := s.do(ctx, "wait", "bench", "--for", "hold", "--timeout", "2h"); err != nil {
@@ -280,7 +285,7 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 			second = run{Seconds: time.Since(began).Seconds(), Load: at}
 			m, err := s.swap(ctx)
 			second.RSS = m.RSS
-			return m, err
+			return m, errors.Join(err, group.allow(8<<30))
 		})
 		if err != nil {
 			return nil, err
@@ -293,7 +298,7 @@ func (b *bench) resume(ctx context.Context) (res *result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	res.Notes = append(res.Notes, fmt.Sprintf("in a memory group of 256 MiB, page cache and kernel memory included; %d times the kernel had to reclaim, nothing was killed", failed))
+	res.Notes = append(res.Notes, fmt.Sprintf("in a memory group of 256 MiB up to the cutover, page cache and kernel memory included; %d times the kernel had to reclaim, nothing was killed", failed))
 	return res, nil
 }
 

@@ -290,13 +290,14 @@ func (t *Tree) Progress() migrate.Progress {
 	t.rate.mu.Lock()
 	defer t.rate.mu.Unlock()
 	now := time.Now()
-	if dt := now.Sub(t.rate.at).Seconds(); !t.rate.at.IsZero() && dt > 0.05 {
+	// The way back counts from zero.
+	if dt := now.Sub(t.rate.at).Seconds(); t.rate.of == p && dt > 0.05 {
 		out.ObjectsPerSec = float64(objects-t.rate.objects) / dt
 		out.BytesPerSec = float64(bytes-t.rate.bytes) / dt
 		if left := out.TotalObjects - objects; left > 0 && out.ObjectsPerSec > 1 {
 			out.ETA = time.Duration(float64(left) / out.ObjectsPerSec * float64(time.Second))
 		}
 	}
-	t.rate.at, t.rate.objects, t.rate.bytes = now, objects, bytes
+	t.rate.of, t.rate.at, t.rate.objects, t.rate.bytes = p, now, objects, bytes
 	return out
 }

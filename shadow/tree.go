@@ -37,6 +37,7 @@ type Tree struct {
 	full    atomic.Bool // the shadow was, and has not grown since
 	rate    struct {    // the last look at the progress
 		mu             sync.Mutex
+		of             *pair
 		at             time.Time
 		objects, bytes int64
 	}

@@ -131,3 +131,23 @@ func lookBeside(t *testing.T, tree *Tree) (stop func()) {
 		<-done
 	}
 }
+
+// The rate of the way back is not the difference to what the way there had copied: it was
+// told as -98,025 objects a second.
+func TestTreeProgressOfTheWayBack(t *testing.T) {
+	tree := &Tree{o: TreeOptions{Plan: &migrate.Plan{}}}
+	tree.there = &pair{}
+	tree.there.objects.Store(1000)
+	tree.Progress()
+	tree.rate.at = tree.rate.at.Add(-time.Second)
+	tree.there.objects.Store(3000)
+	if p := tree.Progress(); p.ObjectsPerSec < 1000 || p.ObjectsPerSec > 2100 {
+		t.Errorf("%+v", p)
+	}
+	tree.there, tree.back = nil, &pair{}
+	tree.back.ready.Store(true)
+	tree.rate.at = tree.rate.at.Add(-time.Second)
+	if p := tree.Progress(); p.ObjectsPerSec != 0 || p.BytesPerSec != 0 {
+		t.Errorf("%+v", p)
+	}
+}
