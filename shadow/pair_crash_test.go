@@ -124,6 +124,8 @@ func (r *crashRig) churn(n int) {
 func (r *crashRig) done() {
 	r.t.Helper()
 	r.p.step = nil
+	r.quiet() // what failed was put right without the proof at the fence
+	r.equal()
 	r.settle()
 	proof, err := r.p.verifyAll(context.Background())
 	must(r.t, err)

@@ -213,3 +213,27 @@ func (r *syncRig) lsattr(path string) string {
 	}
 	return "-"
 }
+
+// A copy that fails leaves its unit dirty: only what was copied clears a mark (I3).
+func TestPairFailedCopyStaysDirty(t *testing.T) {
+	r := newSyncRig(t, "ext4", "ext4")
+	ctx := context.Background()
+	r.sh("mkdir d; echo a > d/f; echo b > d/g")
+	must(t, r.p.walk(ctx))
+	r.quiet()
+	n := r.node("d/f")
+	r.sh("echo more >> d/f")
+	must(t, r.w.Barrier(ctx))
+	failAt(r.p, 0, true)
+	if _, err := r.p.pass(ctx, passMode{}); !errors.Is(err, errStep) {
+		t.Fatalf("the pass: %v", err)
+	}
+	r.p.step = nil
+	if r.p.journal.Dirty(n) == 0 {
+		t.Error("the file that was not copied counts as clean")
+	}
+	r.quiet()
+	r.equal() // without the scan of the proof
+	r.settle()
+	r.equal()
+}

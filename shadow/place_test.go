@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -204,7 +207,18 @@ func TestPlaceOtherMounts(t *testing.T) {
 	// A namespace that only a file keeps alive.
 	pin := filepath.Join(t.TempDir(), "ns")
 	must(t, os.WriteFile(pin, nil, 0o600))
-	r.sh("unshare", "--mount="+pin, "--propagation", "private", "true")
+	for try := 0; ; try++ {
+		// Linux 6.18 numbers namespaces by processor, and binds one only where the number is lower
+		// (EINVAL else). One of the processors numbers higher than the one that this namespace is of.
+		cpu := strconv.Itoa(try % runtime.NumCPU())
+		out, err := exec.Command("taskset", "-c", cpu, "unshare", "--mount="+pin, "--propagation", "private", "true").CombinedOutput()
+		if err == nil {
+			break
+		}
+		if try == runtime.NumCPU() {
+			t.Fatalf("unshare: %v: %s", err, out)
+		}
+	}
 	refused("namespace without a process", 0, "mount")
 	r.sh("umount", pin)
 

@@ -2,6 +2,7 @@ package shadow
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -63,6 +64,9 @@ func (s *strictFS) OpenDir(name string) (vfs.File, error) {
 	}
 	return &strictFile{File: f, fs: s, name: name}, nil
 }
+
+// MkdirAll makes a directory that nobody else enters: the node map has names in it.
+func (s *strictFS) MkdirAll(dir string, _ os.FileMode) error { return s.FS.MkdirAll(dir, 0o700) }
 
 // Unwrap is what vfs.Root walks by.
 func (s *strictFS) Unwrap() vfs.FS { return s.FS }

@@ -24,6 +24,9 @@ func TestStoreIsOpenedOnce(t *testing.T) {
 	s, err = OpenStore(dir, StoreOptions{CacheBytes: 1 << 20})
 	must(t, err)
 	must(t, s.Close())
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("others may enter the store: %v, %v", st.Mode(), err)
+	}
 }
 
 // A store whose making was interrupted never held anything: it is made anew. One

@@ -165,14 +165,17 @@ func (h *hunt) all(ctx context.Context) error {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { // the path of a cutover first
-		switch h.table[a].cutover {
-		case h.table[b].cutover:
-			return 0
-		case true:
-			return -1
+	slices.SortStableFunc(order, func(a, b int) int { // the path of a cutover first, then the faults
+		rank := func(r *row) int {
+			switch {
+			case r.cutover:
+				return 0
+			case r.kind == "":
+				return 1
+			}
+			return 2
 		}
-		return 1
+		return rank(h.table[a]) - rank(h.table[b])
 	})
 	order = slices.DeleteFunc(order, func(i int) bool { return !h.wanted(h.table[i]) })
 	err := h.runner.atOnce(len(order), func(i int) error {
