@@ -288,6 +288,19 @@ func TestNotInstalledIsNotRun(t *testing.T) {
 	}
 }
 
+// The most telling comes first: with little time, each scenario is measured once before
+// the first of them is measured again.
+func TestEveryScenarioBeforeMoreWorkloads(t *testing.T) {
+	b := &bench{o: Options{}.withDefaults(), rep: &result.Report{}}
+	var got []string
+	for _, g := range b.plan() {
+		got = append(got, g.scenario.Name+" "+g.workload.Name)
+	}
+	if len(got) < 5 || !slices.Equal(got[:4], []string{"small mixed", "large mixed", "btrfs mixed", "small sqlite"}) {
+		t.Errorf("%v", got)
+	}
+}
+
 // What the budget does not allow is listed, too.
 func TestBudgetIsKept(t *testing.T) {
 	b := &bench{o: Options{Budget: time.Minute}, rep: &result.Report{}, begun: time.Now().Add(-50 * time.Second), runs: 2, spent: 40 * time.Second}

@@ -115,7 +115,7 @@ func sysBlock(dir string) string {
 // versions are those of the programs that take part.
 func versions() map[string]string {
 	ask := map[string][]string{
-		"rsync": {"--version"}, "fpsync": {"-h"}, "cp": {"--version"}, "btrfs-convert": {"--version"}, "mkfs.ext4": {"-V"},
+		"rsync": {"--version"}, "fpsync": {"-h"}, "cp": {"--version"}, "mkfs.ext4": {"-V"},
 		"mkfs.xfs": {"-V"}, "mkfs.btrfs": {"--version"}, "fio": {"--version"}, "pgbench": {"--version"},
 	}
 	list := map[string]string{}

@@ -1,6 +1,7 @@
 package disrupt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,6 +105,14 @@ func (b *bench) plan() []group {
 		}
 		b.rep.Scenarios = append(b.rep.Scenarios, result.Scenario{Name: s.Name, From: s.From, To: s.To, Files: s.files, Says: s.Says})
 	}
+	// Every scenario once before more workloads: the budget may not last for all.
+	lesser := func(g group) int {
+		if g.workload.Name == kinds[0].Name {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(groups, func(x, y group) int { return cmp.Compare(lesser(x), lesser(y)) })
 	return groups
 }
 

@@ -75,7 +75,7 @@ func HTML(w io.Writer, r *result.Report) error {
 		sections = append(sections, s)
 	}
 	data := map[string]any{
-		"Headline": Headline(r), "Tiles": tiles(r), "Sections": sections, "Percentiles": percentileTitles, "Omitted": omitted(r),
+		"Headline": Headline(r), "Tiles": tiles(r), "Bars": bars(r), "Sections": sections, "Percentiles": percentileTitles, "Omitted": omitted(r),
 		"Method": method(r), "Machine": machine(r), "Script": template.JS(script), "Warnings": warnings(r), "StagesNote": stagesNote,
 	}
 	if r.Scale != nil {
@@ -91,7 +91,10 @@ func HTML(w io.Writer, r *result.Report) error {
 // says is what a timeline shows, in a line.
 func says(c *result.Cell) string {
 	m := c.Median
-	text := fmt.Sprintf("stopped %s, longest gap %s, in total %s", amount(m.DownS, "s"), amount(m.GapS, "s"), amount(m.TotalS, "s"))
+	text := fmt.Sprintf("stopped %s, longest gap %s", amount(m.DownS, "s"), amount(m.GapS, "s"))
+	if c.Mover != result.Baseline {
+		text += ", in total " + amount(m.TotalS, "s")
+	}
 	if m.RefusedS > 0 {
 		text += fmt.Sprintf("; the volume itself refused writes for %s", amount(m.RefusedS, "s"))
 	}
@@ -126,6 +129,34 @@ func tiles(r *result.Report) []tile {
 			}
 		}
 		list = append(list, t)
+	}
+	return list
+}
+
+// bar is a mover's length in a comparison.
+type bar struct {
+	Mover, Text string
+	Percent     float64 // of the longest
+	Mine        bool
+}
+
+// bars are how long the service was stopped in the headline group, on a linear scale.
+func bars(r *result.Report) []bar {
+	scenario, workload := r.Headline()
+	var list []bar
+	longest := 0.0
+	group := r.Group(scenario, workload)
+	for _, c := range group {
+		longest = max(longest, c.Median.DownS)
+	}
+	for _, c := range group {
+		if v := c.Median.DownS; v > 0 {
+			name := c.Mover
+			if name == result.Baseline {
+				name += " (only restarted)"
+			}
+			list = append(list, bar{name, amount(v, "s"), 100 * v / longest, c.Mover == result.Ours})
+		}
 	}
 	return list
 }
