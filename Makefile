@@ -48,7 +48,7 @@ mutants: deps
 # there is. With PEERS=1 what is compared with is installed first.
 bench: deps build
 	$(if $(PEERS),scripts/deps.sh peers)
-	scripts/inlab.sh bin/fsmigrate bench --out docs/bench --scale --budget 14m $(BENCH)
+	scripts/inlab.sh bin/fsmigrate bench --out docs/bench --scale --budget 14m --before 3s --after 3s $(BENCH)
 	$(GO) test ./bench/page -count=1 -run TestReadmeTable -update
 
 # The copy alone, beside rsync, cp and tar.

@@ -301,6 +301,24 @@ func TestEveryScenarioBeforeMoreWorkloads(t *testing.T) {
 	}
 }
 
+// How long a size will take is guessed from those before it.
+func TestExpected(t *testing.T) {
+	for _, c := range []struct {
+		had  []sized
+		n    int
+		want time.Duration
+	}{
+		{nil, 1000, 0},
+		{[]sized{{1000, 10 * time.Second}}, 11_000, 20 * time.Second},
+		{[]sized{{1000, time.Second}, {10_000, 10 * time.Second}, {20_000, 18 * time.Second}}, 120_000, 118 * time.Second},
+		{[]sized{{1000, 9 * time.Second}, {10_000, 8 * time.Second}}, 100_000, 8 * time.Second},
+	} {
+		if got := expected(c.had, c.n); got != c.want {
+			t.Errorf("%v, %d files: %v, want %v", c.had, c.n, got, c.want)
+		}
+	}
+}
+
 // What the budget does not allow is listed, too.
 func TestBudgetIsKept(t *testing.T) {
 	b := &bench{o: Options{Budget: time.Minute}, rep: &result.Report{}, begun: time.Now().Add(-50 * time.Second), runs: 2, spent: 40 * time.Second}
@@ -345,6 +363,26 @@ func TestMeterSeesTheWholeTree(t *testing.T) {
 	}
 	if err := m.run(t.Context(), nil, "sh", "-c", "echo why >&2; exit 4"); err == nil || !strings.Contains(err.Error(), "exit status 4: why") {
 		t.Errorf("%v", err)
+	}
+}
+
+// What other programs do beside the benchmark is told apart from what it does itself.
+func TestOthersAreSeen(t *testing.T) {
+	own := usage{user: 500, own: 100, all: 1000}
+	for _, c := range []struct {
+		then usage
+		want float64
+	}{{usage{700, 300, 2000}, 0}, {usage{700, 100, 2000}, .2}, {usage{700, 350, 2000}, 0}, {own, 0}} {
+		if got := c.then.others(own); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.then, got, c.want)
+		}
+	}
+	before := used()
+	if err := exec.Command("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done").Run(); err != nil {
+		t.Fatal(err)
+	}
+	if now := used(); now.own <= before.own || now.user <= before.user || now.all <= before.all {
+		t.Errorf("%+v, then %+v", before, now)
 	}
 }
 

@@ -159,6 +159,10 @@ type tally struct {
 
 // group makes the rounds of one group. Each begins with another mover.
 func (b *bench) group(ctx context.Context, g group) (err error) {
+	if !b.affords(b.guess()) {
+		b.omit(result.NotRun{Scenario: g.scenario.Name, Workload: g.workload.Name, Why: b.over()})
+		return nil
+	}
 	b.o.Say(fmt.Sprintf("%s, %s: %s", g.scenario.Name, g.workload.Name, g.workload.Says))
 	l, err := openLab(b.o, g.scenario)
 	if err != nil {
@@ -174,7 +178,7 @@ func (b *bench) group(ctx context.Context, g group) (err error) {
 			}
 		}
 	}
-	if i := slices.IndexFunc(b.rep.Scenarios, func(s result.Scenario) bool { return s.Name == g.scenario.Name }); i >= 0 {
+	if i := slices.IndexFunc(b.rep.Scenarios, func(s result.Scenario) bool { return s.Name == g.scenario.Name }); i >= 0 && l.bytes > 0 {
 		b.rep.Scenarios[i].Bytes = l.bytes
 	}
 	for k, t := range tallies {
@@ -202,7 +206,7 @@ func (b *bench) try(ctx context.Context, l *lab, g group, m mover, t *tally, rou
 	why := result.NotRun{Scenario: g.scenario.Name, Workload: g.workload.Name, Mover: m.name}
 	if !b.affords(b.guess()) {
 		if len(t.runs) == 0 {
-			why.Why = fmt.Sprintf("the time allowed (--budget %s) was over", b.o.Budget)
+			why.Why = b.over()
 			b.omit(why)
 		}
 		return nil
@@ -255,4 +259,8 @@ func (b *bench) guess() time.Duration {
 // affords reports whether what takes d would end within the budget.
 func (b *bench) affords(d time.Duration) bool {
 	return b.o.Budget == 0 || time.Since(b.begun)+d <= b.o.Budget
+}
+
+func (b *bench) over() string {
+	return fmt.Sprintf("the time allowed (--budget %s) was over", b.o.Budget)
 }

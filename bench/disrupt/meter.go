@@ -134,7 +134,7 @@ func (m *meter) close() {
 
 // process is what /proc says of one.
 type process struct {
-	cpu       time.Duration // with the children it waited for
+	cpu, user time.Duration // with the children it waited for; user mode is a part of cpu
 	rss, peak int64         // bytes
 }
 
@@ -163,12 +163,15 @@ func look(pid int) (p process, err error) {
 	if len(f) < 22 {
 		return p, fmt.Errorf("/proc/%d/stat is short", pid)
 	}
-	for _, s := range f[11:15] { // utime, stime, cutime, cstime
+	for i, s := range f[11:15] { // utime, stime, cutime, cstime
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return p, err
 		}
 		p.cpu += time.Duration(n) * tick
+		if i%2 == 0 {
+			p.user += time.Duration(n) * tick
+		}
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

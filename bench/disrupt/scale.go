@@ -27,28 +27,23 @@ func (b *bench) scale(ctx context.Context) error {
 	o.After = min(o.After, time.Second)
 	o.Hold = 0
 	began := time.Now()
-	last := map[string]time.Duration{}
-	sizes := slices.Sorted(slices.Values(b.o.Scale))
-	for i, n := range sizes {
+	took := map[string][]sized{}
+	for _, n := range slices.Sorted(slices.Values(b.o.Scale)) {
 		for _, m := range catalog {
 			if !slices.Contains(scaled, m.name) || len(o.Movers) > 0 && !slices.Contains(o.Movers, m.name) || len(m.missing()) > 0 {
 				continue
 			}
-			// It grows with the files at most, and the last one says how long they took.
-			guess := last[m.name]
-			if i > 0 {
-				guess = guess * time.Duration(n) / time.Duration(sizes[i-1])
-			}
+			guess := expected(took[m.name], n)
 			share := time.Duration(float64(b.o.Budget) * scaleShare)
 			if !b.affords(guess) || b.o.Budget > 0 && time.Since(began)+guess > share {
 				b.omit(result.NotRun{Mover: m.name, Why: fmt.Sprintf("--scale with %d files: some %s more than the time allowed (--budget %s)", n, guess.Round(time.Second), b.o.Budget)})
 				continue
 			}
-			took := time.Now()
+			from := time.Now()
 			if err := b.point(ctx, o, n, w, m); err != nil {
 				return err
 			}
-			last[m.name] = time.Since(took)
+			took[m.name] = append(took[m.name], sized{n, time.Since(from)})
 		}
 	}
 	b.rep.Scale.Draw()
@@ -56,6 +51,31 @@ func (b *bench) scale(ctx context.Context) error {
 		b.rep.Scale = nil
 	}
 	return nil
+}
+
+// sized is how long a point of the scale took.
+type sized struct {
+	files int
+	took  time.Duration
+}
+
+// eachFile is what a file takes in a point of the scale at most, made and copied and
+// compared, for as long as that was not measured.
+const eachFile = time.Millisecond
+
+// expected is how long a point takes with n files: as long as the last one, and as much for
+// each file more as between the two last ones, with a quarter to spare. 0: nobody knows.
+func expected(had []sized, n int) time.Duration {
+	if len(had) == 0 {
+		return 0
+	}
+	last := had[len(had)-1]
+	each := float64(eachFile)
+	if len(had) > 1 {
+		before := had[len(had)-2]
+		each = 1.25 * float64(max(0, last.took-before.took)) / float64(max(1, last.files-before.files))
+	}
+	return last.took + time.Duration(each*float64(n-last.files))
 }
 
 // point is one mover at one size.

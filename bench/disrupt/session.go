@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +34,7 @@ func (e errDied) Unwrap() error { return e.error }
 
 // once makes one run and leaves the volumes to be cleared.
 func once(ctx context.Context, o Options, l *lab, w work.Kind, mv mover, plan bool) (r result.Run, m result.Measured, notes []string, err error) {
-	r.Load, r.Busy = load(), busy()
+	r.Load = load()
 	if err := l.prepare(ctx); err != nil {
 		return r, m, nil, err
 	}
@@ -89,6 +88,7 @@ func (s *session) run(ctx context.Context, mv mover, r *result.Run) (err error) 
 		return err
 	}
 	s.at.Begin = time.Now()
+	before := used()
 	if err := s.wait(ctx, s.o.Before); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (s *session) run(ctx context.Context, mv mover, r *result.Run) (err error) 
 	defer s.meter.close()
 	mov := mv.make(s)
 	defer func() { err = errors.Join(err, mov.close()) }()
-	before, err := s.lab.moved()
+	had, err := s.lab.moved()
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (s *session) run(ctx context.Context, mv mover, r *result.Run) (err error) 
 	if !s.at.Ready.After(s.at.Cutover) || s.at.Cutover.Before(s.at.Copy) {
 		return fmt.Errorf("%s did not stop and start the application", mv.name)
 	}
-	if err := s.account(before, r); err != nil {
+	if err := s.account(had, r); err != nil {
 		return err
 	}
 	if err := s.changed(ctx, mv, mov, r); err != nil {
@@ -124,6 +124,7 @@ func (s *session) run(ctx context.Context, mv mover, r *result.Run) (err error) 
 		return err
 	}
 	s.at.End = time.Now()
+	r.Others = used().others(before)
 	if err := s.app.stop(); err != nil {
 		return errDied{err}
 	}
@@ -253,38 +254,6 @@ func load() float64 {
 		_, _ = fmt.Sscan(string(b), &v) // 0 where it cannot be read
 	}
 	return v
-}
-
-// busyLook is how long is looked at what others do.
-const busyLook = 200 * time.Millisecond
-
-// busy is the share of the processors that is used while the benchmark does nothing, 0 to 1.
-func busy() float64 {
-	used, all := ticks()
-	<-time.After(busyLook)
-	used2, all2 := ticks()
-	if all2 <= all {
-		return 0
-	}
-	return float64(used2-used) / float64(all2-all)
-}
-
-// ticks are the processors' times since the machine began (proc(5), /proc/stat): user,
-// nice, system, idle, iowait, irq, softirq, steal.
-func ticks() (used, all int64) {
-	b, _ := os.ReadFile("/proc/stat") // 0 where it cannot be read
-	line, _, _ := strings.Cut(string(b), "\n")
-	for i, s := range strings.Fields(line) {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || i > 8 { // its name, and guests, who are in user already
-			continue
-		}
-		all += n
-		if i != 4 && i != 5 {
-			used += n
-		}
-	}
-	return used, all
 }
 
 // unique drops repeated notes.

@@ -154,14 +154,14 @@ func warnings(r *result.Report) []string {
 	if r.Quick {
 		list = append(list, quickNote)
 	}
-	if b := r.Busy(); b > tooBusy {
-		list = append(list, fmt.Sprintf("The machine had other work: %.0f %% of its processors were in use just before the runs began. Under such noise the numbers, and their ratios, say little.", 100*b))
+	if x := r.Others(); x > tooBusy {
+		list = append(list, fmt.Sprintf("Other programs used %.0f %% of the processors meanwhile: under such noise the numbers, and their ratios, say little.", 100*x))
 	}
 	return list
 }
 
-// tooBusy is the share of the processors in other use from which on it is said.
-const tooBusy = 0.1
+// tooBusy is the share of the processors in use by others from which on it is said.
+const tooBusy = 0.03
 
 const quickNote = "This was a quick run, with few files and short phases: it shows that the benchmark works, and not how fast anything is."
 
@@ -199,6 +199,9 @@ func fitted(c result.Curve) string {
 	e := c.Fit.Exponent
 	if math.Abs(e) < 0.005 {
 		e = 0
+	}
+	if c.Fit.Points < 3 {
+		return fmt.Sprintf("files^%.2f between two sizes, which is no law", e)
 	}
 	return fmt.Sprintf("grows with files^%.2f (R² %.2f, %d sizes)", e, c.Fit.R2, c.Fit.Points)
 }

@@ -148,8 +148,8 @@ type Totals struct {
 type Run struct {
 	Totals
 	Round   int     `json:"round"`
-	Load    float64 `json:"load"`        // of the machine when it began
-	Busy    float64 `json:"busy_before"` // share of the processors that others used just before, 0 to 1
+	Load    float64 `json:"load"`   // of the machine when it began
+	Others  float64 `json:"others"` // share of the processors that other programs used meanwhile, 0 to 1
 	Spans   []Span  `json:"phases"`
 	Failed  int64   `json:"failed_operations"`
 	Dropped int64   `json:"dropped_operations,omitempty"` // longer than a histogram holds
@@ -219,13 +219,13 @@ func (r *Report) Headline() (scenario, workload string) {
 	return scenario, workload
 }
 
-// Busy is the share of the processors that others used beside the benchmark, 0 to 1: the
-// mean over all runs of what it was just before them.
-func (r *Report) Busy() float64 {
+// Others is the share of the processors that other programs used beside the benchmark, 0
+// to 1: the mean over all runs.
+func (r *Report) Others() float64 {
 	sum, n := 0.0, 0
 	for _, c := range r.Cells {
 		for _, run := range c.Runs {
-			sum, n = sum+run.Busy, n+1
+			sum, n = sum+run.Others, n+1
 		}
 	}
 	return sum / float64(max(n, 1))

@@ -156,9 +156,9 @@ func TestStagesBesideTheBaseline(t *testing.T) {
 	}
 }
 
-func TestBusy(t *testing.T) {
-	r := Report{Cells: []*Cell{{Runs: []Run{{Busy: .1}, {Busy: .2}}}, {Runs: []Run{{Busy: .6}}}}}
-	if b := r.Busy(); !near(b, .3) || (&Report{}).Busy() != 0 {
+func TestOthers(t *testing.T) {
+	r := Report{Cells: []*Cell{{Runs: []Run{{Others: .1}, {Others: .2}}}, {Runs: []Run{{Others: .6}}}}}
+	if b := r.Others(); !near(b, .3) || (&Report{}).Others() != 0 {
 		t.Errorf("%v", b)
 	}
 }
