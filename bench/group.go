@@ -24,15 +24,10 @@ func newMemoryGroup(bytes int64) (memoryGroup, error) {
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return g, fmt.Errorf("make a memory group: %w", err)
 	}
-	return g, g.allow(bytes)
-}
-
-// allow changes the limit.
-func (g memoryGroup) allow(bytes int64) error {
 	if err := os.WriteFile(filepath.Join(g.dir, g.limit), []byte(strconv.FormatInt(bytes, 10)), 0); err != nil {
-		return fmt.Errorf("limit the memory group: %w", err)
+		return g, fmt.Errorf("limit the memory group: %w", err)
 	}
-	return nil
+	return g, nil
 }
 
 // command is a command that runs in the group.
