@@ -272,13 +272,18 @@ func moreProcs(n int) {
 	}
 }
 
-// lowerPriority has this worker's I/O come after the application's. The worker keeps
-// the thread, which ends with it.
+// lowerPriority has this worker's I/O and its processor time come after the application's. The
+// worker keeps the thread, which ends with it.
 func lowerPriority() {
 	runtime.LockOSThread()
-	// Where the I/O scheduler knows no priorities, pressure still slows us down.
+	// Where the I/O scheduler knows no priorities, pressure still slows us down; of the processor
+	// nothing else gives way: with as many workers as processors an application that
+	// wakes up would wait for its turn.
 	_ = copier.SetThreadIOPriority(copier.IOPriorityLow)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowestNice)
 }
+
+const lowestNice = 19
 
 // watch starts following a side into a pair's journal.
 func (t *Tree) watch(side migrate.Side, v *volume, p *pair) error {

@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -149,5 +152,33 @@ func TestTreeProgressOfTheWayBack(t *testing.T) {
 	tree.rate.at = tree.rate.at.Add(-time.Second)
 	if p := tree.Progress(); p.ObjectsPerSec != 0 || p.BytesPerSec != 0 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// A gentle copy's workers give way, and nothing that runs in this process after them does.
+func TestLowerPriority(t *testing.T) {
+	nice := func(lower bool) int {
+		got := make(chan int)
+		go func() {
+			if lower {
+				lowerPriority()
+			}
+			runtime.LockOSThread() // and its thread ends with it
+			n, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid())
+			if err != nil {
+				n = -1
+			}
+			got <- 20 - n // what the system call answers is 20 - nice
+		}()
+		return <-got
+	}
+	before := nice(false)
+	for range 8 {
+		if n := nice(true); n != lowestNice {
+			t.Errorf("a worker's nice is %d", n)
+		}
+		if n := nice(false); n != before {
+			t.Errorf("what runs after a worker has nice %d, not %d", n, before)
+		}
 	}
 }
