@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -169,5 +170,19 @@ func TestRollbackThatWaitsIsStored(t *testing.T) {
 	})
 	if out.Phase != RolledBack || !waited {
 		t.Fatalf("%s, waited %v: %v", out.Phase, waited, err)
+	}
+}
+
+// The end of the way back is told to whoever listens, at the moment it comes.
+func TestWayBackIsTold(t *testing.T) {
+	r := newRig(t, func(p *Plan) { auto(p); p.Cutover.Old = "keep" }, nil)
+	out, err := r.until(t, func(waits int, p Phase) bool { return p == Reverse })
+	if out.Phase != Reverse {
+		t.Fatal(out.Phase, err)
+	}
+	if !slices.ContainsFunc(r.warnings, func(w string) bool {
+		return strings.HasPrefix(w, "the way back is stale: the old volume is kept as it was")
+	}) {
+		t.Errorf("warnings %q", r.warnings)
 	}
 }

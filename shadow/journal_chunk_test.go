@@ -81,3 +81,26 @@ func TestJournalMarksOfBeforeEnd(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+// What is dropped is dropped on disk: after a power cut too.
+func TestStoreDropIsDurable(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s, err := OpenStore("journal", StoreOptions{fs: mem, CacheBytes: 1 << 20})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	must(t, s.Map('r').Put(Node{1, 1}, &Record{To: Node{2, 1}, Epoch: 1, Type: 8}))
+	must(t, s.Map('f').Put(Node{1, 1}, &Record{To: Node{2, 1}, Epoch: 1, Type: 8}))
+	must(t, s.SetMeta("durable", []byte("1"), true))
+	must(t, s.Drop('r'))
+	cut := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(1, 1))})
+	after, err := OpenStore("journal", StoreOptions{fs: cut, CacheBytes: 1 << 20})
+	must(t, err)
+	defer func() { must(t, after.Close()) }()
+	for ns, want := range map[byte]int{'r': 0, 'f': 1} {
+		n := 0
+		must(t, after.Map(ns).Iterate(func(Node, *Record) error { n++; return nil }))
+		if n != want {
+			t.Errorf("%d records of %q outlived the power cut, want %d", n, ns, want)
+		}
+	}
+}

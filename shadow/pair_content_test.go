@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/fsmigrate/fsmigrate/blockdev/blocktest"
 	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/formats"
 )
 
 // The digests of a large file's ranges are of its whole content, or not there: a copy that
@@ -129,7 +132,7 @@ func TestPairLeftBehindIsTriedBehindTheFence(t *testing.T) {
 	r := newSyncRig(t, "ext4", "xfs")
 	r.p.waived = func(class string) bool { return class == unreadable }
 	ctx := context.Background()
-	r.sh("mkdir d; echo x > d/bad; echo y > d/good")
+	r.sh("mkdir d; echo x > d/bad")
 	r.p.step = func(op string) error {
 		if op == "write" {
 			return &copier.SourceError{Op: "read", Err: unix.EIO}
@@ -137,9 +140,14 @@ func TestPairLeftBehindIsTriedBehindTheFence(t *testing.T) {
 		return nil
 	}
 	must(t, r.p.walk(ctx))
+	for deadline := time.Now().Add(20 * time.Second); r.p.racyLen() > 1 && time.Now().Before(deadline); {
+		must(t, r.w.Barrier(ctx))
+		_, err := r.p.pass(ctx, passMode{})
+		must(t, err)
+	}
 	r.p.step = nil
-	if len(r.p.left.nodes()) == 0 {
-		t.Fatal("nothing was left behind")
+	if len(r.p.left.nodes()) == 0 || r.p.journal.Len() != 0 {
+		t.Fatalf("%v are left behind, %d units are dirty", r.p.left.nodes(), r.p.journal.Len())
 	}
 	r.p.racyMu.Lock()
 	r.p.racy = map[Node]time.Time{} // nothing else would look again
@@ -186,4 +194,25 @@ func TestPairLimboKeepsWhatLives(t *testing.T) {
 		t.Error("what was renamed was copied again")
 	}
 	r.equal()
+}
+
+// What the other side cannot hold is told at the moment it is met, with its name: it closes
+// the way back.
+func TestPairTellsALoss(t *testing.T) {
+	r := newSyncRig(t, "ext4", "xfs")
+	ctx := context.Background()
+	var told []string
+	var mu sync.Mutex
+	r.p.onLoss = func(path string, l formats.Loss) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, path+" "+l.Class)
+	}
+	r.sh("mkdir d; ln -s $(printf '%02000d' 0) d/long")
+	must(t, r.p.walk(ctx))
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) == 0 || !strings.HasSuffix(told[0], "d/long "+formats.LossSymlink) {
+		t.Errorf("told %q", told)
+	}
 }

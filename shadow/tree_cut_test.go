@@ -20,9 +20,16 @@ func (r *placeRig) heldTree() *Tree {
 	ctx := context.Background()
 	must(r.t, tree.Prepare(ctx, migrate.Shadow))
 	must(r.t, tree.Copy(ctx))
+	if done, _, err := tree.store.Meta("copied"); err != nil || len(done) == 0 {
+		r.t.Errorf("the next process would walk again: %q, %v", done, err)
+	}
 	r.caughtUp(tree)
+	epoch := tree.active().journal.DurableEpoch()
 	_, err := tree.Verify(ctx)
 	must(r.t, err)
+	if tree.active().journal.DurableEpoch() == epoch {
+		r.t.Error("what is verified was not made durable first")
+	}
 	return tree
 }
 

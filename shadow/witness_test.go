@@ -99,6 +99,9 @@ func TestWayBackAsksNoClock(t *testing.T) {
 		t.Errorf("%d units of 200 are dirty, of which three were changed: %v", b.Units, err)
 	}
 	r.caughtUp(tree)
+	if built, _, err := tree.store.Meta(builtKey); err != nil || len(built) == 0 {
+		t.Errorf("the next process would make the map of the way back again: %q, %v", built, err)
+	}
 	_, err = tree.Verify(ctx)
 	must(t, err)
 	r.cutTo(tree, migrate.Source)

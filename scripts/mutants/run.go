@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -77,6 +78,10 @@ func (r *runner) ask(ctx context.Context, mutant, pkg string, tests []string, li
 	cmd := exec.CommandContext(ctx, bin, "-test.failfast", "-test.timeout", limit.String(), "-test.run", "^("+strings.Join(tests, "|")+")$")
 	cmd.Dir = filepath.Join(r.root, pkg)
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+tmp, activeVar+"="+mutant), env...)
+	if r.jobs > 1 && os.Geteuid() == 0 {
+		// What others mount at the same time must not be in the namespaces that its tests make.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
