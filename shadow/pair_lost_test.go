@@ -72,6 +72,27 @@ func TestPairMmapStoreHiddenByAttributes(t *testing.T) {
 	}
 }
 
+// A power cut took a file that was not synced, and a directory, from both sides, but not
+// what the node map knew of them: they were never verified, and no cutover was possible any more.
+func TestPairForgetsWhatIsOnNeitherSide(t *testing.T) {
+	for _, from := range []string{"ext4", "xfs", "btrfs"} {
+		r := newSyncRig(t, from, "ext4")
+		r.sh("echo stays > a; echo goes > f; mkdir d; echo too > d/x")
+		must(t, r.p.walk(context.Background()))
+		r.quiet()
+		r.sh("rm -r f d; rm -r '" + r.dst + "'/f '" + r.dst + "'/d; sync -f .")
+		r.quiet()
+		if _, err := r.p.verifyAll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if n, v := r.p.nodes.Count(), r.p.verifiedCount(); n != v || n < 2 {
+			t.Errorf("%s: %d objects are known, %d are verified", from, n, v)
+		}
+		r.settle()
+		r.equal()
+	}
+}
+
 // A page that was written back early in a long fdatasync may be dirtied again before
 // it returns: a later store into it bumps no ctime, so that stamp counts as racy.
 func TestPairMmapStoreDuringSync(t *testing.T) {

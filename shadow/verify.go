@@ -250,7 +250,7 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, e checkNode, d
 	src, err := p.from.open(n, flags)
 	if vanished(err) {
 		p.settled(n)
-		return nil
+		return p.dropIfGone(n, rec.To)
 	}
 	if errors.Is(err, unix.ENOTDIR) {
 		return p.remake(n)
@@ -312,6 +312,21 @@ func (p *pair) toCheck(e checkNode) (*Record, error) {
 		return nil, err
 	}
 	return &rec, nil
+}
+
+// dropIfGone forgets n, which `from` has no more, if `to` has its counterpart no more either:
+// after a power cut that took both, nothing else ever would, and what cannot be verified
+// forbids the cutover. A counterpart that is there goes by way of limbo.
+func (p *pair) dropIfGone(n, to Node) error {
+	fd, err := p.to.open(to, unix.O_PATH|unix.O_NOFOLLOW)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	if !vanished(err) {
+		return &copier.TargetError{Op: "open", Off: -1, Err: err}
+	}
+	p.names.forget(n)
+	return p.drop(n)
 }
 
 func (p *pair) markChanged(n Node, rec *Record) {
