@@ -40,12 +40,25 @@ func newDisks(t testing.TB, lab *vol.Lab) *disks {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if d.server != nil { // something failed: by force
-			_ = vol.Clean(lab.Dir)
+	d.byForce()
+	return d
+}
+
+// byForce takes away what is there at the test's end: something failed then.
+func (d *disks) byForce() {
+	d.t.Cleanup(func() {
+		if d.server != nil {
+			_ = vol.Clean(d.lab.Dir)
 		}
 	})
-	return d
+}
+
+// beside is the same disks for another log, when these are stopped.
+func (d *disks) beside(log string) *disks {
+	o := *d
+	o.log, o.loops, o.server = log, map[string]string{}, nil
+	o.byForce()
+	return &o
 }
 
 // record begins a log; each size is in MiB.

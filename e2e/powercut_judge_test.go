@@ -14,6 +14,7 @@ import (
 
 	"github.com/fsmigrate/fsmigrate/blockdev/record"
 	"github.com/fsmigrate/fsmigrate/e2e/oracle"
+	"github.com/fsmigrate/fsmigrate/e2e/pledge"
 	"github.com/fsmigrate/fsmigrate/e2e/vol"
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ import (
 // verdict is what was found out about a state.
 type verdict struct {
 	truth     string   // source or shadow: what the switch record in the state says
+	phase     string   // what the state in it says; "" before the migration
 	unmounted string   // the file system itself did not mount it: neither passed nor failed
 	wrong     []string // violations
 	resumed   string   // how the migration ended that was resumed, if it was
@@ -28,13 +30,20 @@ type verdict struct {
 
 func (v *verdict) bad(format string, a ...any) { v.wrong = append(v.wrong, fmt.Sprintf(format, a...)) }
 
-// foreign is what is at the top of a volume and not the application's.
-var foreign = []string{"lost+found", ".fsmigrate-" + id}
+// Directories of the application that its workers' history does not know.
+const (
+	unsyncedDir = "unsynced"
+	databaseDir = "database"
+)
+
+// foreign is what is at the top of a volume and not the workers'.
+var foreign = []string{"lost+found", ".fsmigrate-" + id, unsyncedDir, databaseDir}
 
 // judgeCut brings up what a power cut left, as a boot would, and judges it. With resume it
 // lets the migration go on to its end in it.
 func (r *powerRig) judgeCut(cut record.Cut, resume bool) (v verdict) {
 	r.t.Helper()
+	r.judging = cut.String()
 	r.newBoot()
 	r.disks.start("serve", "--log", r.disks.log, "--cut", cut.String())
 	r.attached()
@@ -57,11 +66,10 @@ func (r *powerRig) judgeCut(cut record.Cut, resume bool) (v verdict) {
 		return v
 	}
 	r.judgePlace(&v, device, other)
-	acked := r.acked(cut.Entries)
-	r.judgeVolume(&v, acked)
+	r.judgeVolume(&v, cut)
 	r.judgeStatus(&v)
 	if resume && len(v.wrong) == 0 {
-		r.resumeCut(&v, cut, acked)
+		r.resumeCut(&v, cut)
 	}
 	r.judgeFsck(&v)
 	return v
@@ -156,8 +164,8 @@ func (r *powerRig) judgePlace(v *verdict, device, other string) {
 }
 
 // judgeVolume requires everything that was acknowledged, and nothing else.
-func (r *powerRig) judgeVolume(v *verdict, acked []int) {
-	wrong, err := r.history.Judge(r.dir, acked, foreign...)
+func (r *powerRig) judgeVolume(v *verdict, cut record.Cut) {
+	wrong, err := r.history.Judge(r.dir, r.acked(cut.Entries), foreign...)
 	if err != nil {
 		v.bad("the volume cannot be read: %v", err)
 	}
@@ -165,6 +173,7 @@ func (r *powerRig) judgeVolume(v *verdict, acked []int) {
 		wrong = append(wrong[:8], fmt.Sprintf("… and %d more", len(wrong)-8))
 	}
 	v.wrong = append(v.wrong, wrong...)
+	v.wrong = append(v.wrong, pledge.JudgeRows(filepath.Join(r.dir, databaseDir), r.rows(cut.Entries))...)
 }
 
 // judgeStatus requires that an operator is told the truth.
@@ -173,6 +182,7 @@ func (r *powerRig) judgeStatus(v *verdict) {
 		return // no migration was begun
 	}
 	s, err := r.status()
+	v.phase, _ = s["phase"].(string)
 	if err != nil {
 		v.bad("status: %v", err)
 	} else if s["truth"] != v.truth {

@@ -2,8 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +30,14 @@ type powerRig struct {
 	log     *record.Log
 	marks   []mark // those of the log, in order
 	bootID  string // a file in the place of the kernel's
+	judging string // the cut
+	first   *firstCut
+}
+
+// firstCut is the cut after which a recording began, of what was done to recover from it.
+type firstCut struct {
+	of  *powerRig
+	cut record.Cut
 }
 
 type mark struct {
@@ -71,6 +85,7 @@ func newPowerRig(t *testing.T, p pair) *powerRig {
 			}
 		}
 		if t.Failed() {
+			t.Logf("the last cut was %q", r.judging)
 			r.explain()
 		}
 	})
@@ -133,32 +148,85 @@ printf "hook $1 done" >%[2]s
 	}
 }
 
-// recorded runs a whole migration there and back, or to its end, under the application.
-func (r *powerRig) recorded(seed uint64, finalize bool) {
+// scene is a migration that is recorded: of what, under which application, to which end.
+type scene struct {
+	pair
+	mix string // of e2e/pledge
+	end string // rollback, finalize or abort
+}
+
+func (s scene) String() string { return s.name + "_" + s.mix + "_" + s.end }
+
+// recorded runs a whole migration under the application.
+func (r *powerRig) recorded(seed uint64, s scene) {
 	t := r.t
 	t.Helper()
-	vol.Run(t, programs.pledge, append([]string{"run"}, r.pledgeArgs(seed, "--ops", "80")...)...)
-	r.writeHook(seed, "--rate", "40")
+	// What is there already is synced once, not piece by piece.
+	vol.Run(t, programs.pledge, append([]string{"run"}, r.pledgeArgs(seed, "--mix", s.mix, "--ops", "260", "--lie")...)...)
+	vol.Run(t, "sync", "-f", r.dir)
+	r.writeHook(seed, "--mix", s.mix, "--rate", "40", "--unsynced", unsyncedDir, "--database", databaseDir)
 	vol.Run(t, r.Path("hook"), "start")
 	r.disks.mark("begin")
-	args := r.runArgs("--stop", r.Path("hook")+" stop", "--start", r.Path("hook")+" start", "--pause-budget", "20s")
-	r.background(nil, args...)
+	stop := r.markPhases()
+	defer stop()
+	r.background(nil, r.runArgs("--stop", r.Path("hook")+" stop", "--start", r.Path("hook")+" start", "--pause-budget", "20s")...)
 	r.waitPhase(toHold, "hold")
-	r.disks.mark("hold")
-	r.cutOver()
-	r.disks.mark("reverse")
-	r.moreOperations(120)
-	if finalize {
-		r.must([]string{"finalize", id})
-	} else {
-		r.must([]string{"rollback", id}, 0, 6)
+	r.moreOperations(60)
+	if s.end != "abort" {
+		r.cutOver()
+		r.moreOperations(90)
 	}
+	r.must([]string{s.end, id}, 0, 5, 6)
 	r.engine.code(t, toEnd)
 	r.disks.mark("ended")
 	r.moreOperations(40)
 	vol.Run(t, r.Path("hook"), "stop")
 	r.disks.mark("end")
+	stop()
 	r.finish()
+}
+
+// markPhases puts a mark into the log for each phase that the migration's state says, a
+// moment after it says so, until stop is called.
+func (r *powerRig) markPhases() (stop func()) {
+	r.t.Helper()
+	marks, err := os.OpenFile(r.disks.marks(), os.O_WRONLY, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer marks.Close()
+		again := time.NewTicker(time.Millisecond)
+		defer again.Stop()
+		for last := ""; ctx.Err() == nil; <-again.C {
+			if phase := r.savedPhase(); phase != last && phase != "" {
+				last = phase
+				if _, err := fmt.Fprintf(marks, "phase %s", phase); err != nil {
+					r.t.Errorf("mark phase %s: %v", phase, err)
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+var phaseInState = regexp.MustCompile(`"phase":\s*"([a-z-]+)"`)
+
+// savedPhase reads the phase from the state directory, without a write to it: no atime.
+func (r *powerRig) savedPhase() string {
+	f, err := os.OpenFile(filepath.Join(r.state, id, "state.json"), os.O_RDONLY|unix.O_NOATIME, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(f)
+	if m := phaseInState.FindSubmatch(b); m != nil {
+		return string(m[1])
+	}
+	return ""
 }
 
 // moreOperations waits until the application began so many more operations.
@@ -198,11 +266,15 @@ func (r *powerRig) finish() {
 			r.marks = append(r.marks, mark{n, e.Mark})
 		}
 	}
-	t.Logf("%d entries, %d operations acknowledged", len(r.log.Entries), sum(r.acked(len(r.log.Entries))))
+	all := len(r.log.Entries)
+	t.Logf("%d entries, %d operations and %d rows acknowledged, phases %v", all, sum(r.acked(all)), r.rows(all), r.phaseNames())
 }
 
 // acked is how many operations of each worker were acknowledged in the first n entries.
 func (r *powerRig) acked(n int) []int {
+	if r.first != nil {
+		return r.first.of.acked(r.first.cut.Entries)
+	}
 	acked := make([]int, r.history.Workers())
 	for _, m := range r.marks {
 		var w, k int
@@ -215,6 +287,41 @@ func (r *powerRig) acked(n int) []int {
 	}
 	return acked
 }
+
+// rows is how many rows of the database were acknowledged in the first n entries.
+func (r *powerRig) rows(n int) (last int64) {
+	if r.first != nil {
+		return r.first.of.rows(r.first.cut.Entries)
+	}
+	for _, m := range r.marks {
+		if m.at < n && strings.HasPrefix(m.text, "row ") {
+			if _, err := fmt.Sscanf(m.text, "row %d", &last); err != nil {
+				r.t.Fatalf("mark %q: %v", m.text, err)
+			}
+		}
+	}
+	return last
+}
+
+// phaseSpans are the parts of the log in which each phase was the saved one.
+func (r *powerRig) phaseSpans() map[string][]span {
+	spans := map[string][]span{}
+	last, from := "", 0
+	for _, m := range append(slices.Clone(r.marks), mark{len(r.log.Entries), "phase "}) {
+		if phase, is := strings.CutPrefix(m.text, "phase "); is {
+			if last != "" {
+				spans[last] = append(spans[last], span{from, m.at})
+			}
+			last, from = phase, m.at
+		}
+	}
+	return spans
+}
+
+// span is a part of the log: cuts behind from entries, or more, up to to.
+type span struct{ from, to int }
+
+func (r *powerRig) phaseNames() []string { return slices.Sorted(maps.Keys(r.phaseSpans())) }
 
 func sum(list []int) (n int) {
 	for _, v := range list {
@@ -237,12 +344,20 @@ func (r *powerRig) unmountAll() {
 	}
 }
 
+var promise = regexp.MustCompile("^(ack|row|image) ")
+
 // during names the last mark but acknowledgments before a cut.
 func (r *powerRig) during(n int) string {
 	last := "mkfs"
+	if r.first != nil {
+		last = fmt.Sprintf("boot after cut %v during %q", r.first.cut, r.first.of.during(r.first.cut.Entries))
+	}
 	for _, m := range r.marks {
-		if m.at < n && !strings.HasPrefix(m.text, "ack ") && !strings.HasPrefix(m.text, "image ") {
+		if m.at < n && !promise.MatchString(m.text) {
 			last = m.text
+			if r.first != nil {
+				last += fmt.Sprintf(", resumed after cut %v", r.first.cut)
+			}
 		}
 	}
 	return last

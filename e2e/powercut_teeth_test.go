@@ -37,7 +37,7 @@ func TestPowerCutsOfAPlainVolume(t *testing.T) {
 				const states = 8
 				for range states {
 					n := r.marks[len(r.marks)/4+rng.IntN(len(r.marks)*3/4)].at + 1
-					cut := record.Cut{Entries: n, Loss: record.Losses()[rng.IntN(5)], Seed: rng.Uint64() % 1e6}
+					cut := record.Cut{Entries: n, Loss: record.Losses()[rng.IntN(len(record.Losses()))], Seed: rng.Uint64() % 1e6}
 					v := r.judgeCut(cut, false)
 					if v.unmounted != "" {
 						t.Errorf("cut %v: not mountable: %s", cut, v.unmounted)
@@ -61,18 +61,24 @@ func TestPowerCutsOfAPlainVolume(t *testing.T) {
 // fault is a mistake that is built into fsmigrate for a test.
 type fault struct {
 	name, file, old, new string
+	resume               bool // it shows only when the migration goes on
 }
 
 // plantedFaults are mistakes that no test sees which only ends processes.
 var plantedFaults = []fault{
-	{"the switch record is not synced", "statedir/fsys.go",
-		"\t\terr = w.Sync()\n", "\t\t_ = w.Sync\n"},
-	{"the new volume is not synced before the record", "shadow/pass.go",
-		"if err := blockdev.Syncfs(p.to.fd); err != nil {", "if err := error(nil); err != nil {"},
-	{"the directory of the switch record is not synced", "statedir/fsys.go",
-		"\treturn errors.Join(d.Sync(), d.Close())\n", "\treturn d.Close()\n"},
-	{"the boot asks the phase and not the record", "shadow/place_boot.go",
-		"\tside, err := truth()\n", "\tside, err := truth()\n\tside = migrate.Source\n"},
+	{name: "the switch record is not synced", file: "statedir/fsys.go",
+		old: "\t\terr = w.Sync()\n", new: "\t\t_ = w.Sync\n"},
+	{name: "the new volume is not synced before the record", file: "shadow/pass.go",
+		old: "if err := blockdev.Syncfs(p.to.fd); err != nil {", new: "if err := error(nil); err != nil {"},
+	{name: "the directory of the switch record is not synced", file: "statedir/fsys.go",
+		old: "\treturn errors.Join(d.Sync(), d.Close())\n", new: "\treturn d.Close()\n"},
+	{name: "the boot asks the phase and not the record", file: "shadow/place_boot.go",
+		old: "\tside, err := truth()\n", new: "\tside, err := truth()\n\tside = migrate.Source\n"},
+	{name: "the source is not synced before a mark is cleared", file: "shadow/pass.go", resume: true,
+		old: "\tif err := p.syncFrom(); err != nil {\n\t\treturn err\n\t}\n\tif err := p.syncTo(); err != nil {\n\t\treturn err\n\t}\n\tnow :=",
+		new: "\tif err := p.syncTo(); err != nil {\n\t\treturn err\n\t}\n\tnow :="},
+	{name: "what was cleaned since the last commit stays clean after a reboot", file: "shadow/journal_durable.go", resume: true,
+		old: "Rebooted: j.bootID != bootID}", new: "Rebooted: false}"},
 }
 
 // buildWith builds fsmigrate with a fault. What is replaced must be there once.
@@ -127,8 +133,8 @@ func TestPowerCutsFindPlantedFaults(t *testing.T) {
 			rng := seeded(t)
 			for range 3 { // recordings
 				r := newPowerRig(t, pairs[rng.IntN(len(pairs))])
-				r.recorded(rng.Uint64(), true)
-				if at := r.firstViolation(rng, 60); at > 0 {
+				r.recorded(rng.Uint64(), scene{r.pair, "files", "finalize"})
+				if at := r.firstViolation(rng, 60, f.resume); at > 0 {
 					t.Logf("found in the %d. state", at)
 					return
 				}
@@ -139,9 +145,9 @@ func TestPowerCutsFindPlantedFaults(t *testing.T) {
 }
 
 // firstViolation is the number of the first state that is judged wrong, 0 when none is.
-func (r *powerRig) firstViolation(rng *rand.Rand, states int) int {
+func (r *powerRig) firstViolation(rng *rand.Rand, states int, resume bool) int {
 	for n, cut := range r.cuts(rng, states) {
-		if v := r.judgeCut(cut, false); len(v.wrong) > 0 {
+		if v := r.judgeCut(cut, resume); len(v.wrong) > 0 {
 			r.t.Logf("cut %v, during %q, truth %s:\n  %s", cut, r.during(cut.Entries), v.truth, strings.Join(v.wrong, "\n  "))
 			return n + 1
 		}

@@ -171,6 +171,9 @@ func TestLossChooses(t *testing.T) {
 	if n := len(seen[record.LoseTail]); n < 5 || n > 9 {
 		t.Errorf("tails of eight writes: %v", seen[record.LoseTail])
 	}
+	if m := seen[record.LoseMixed]; !m["00000000"] || !m[full] || len(m) < 10 {
+		t.Errorf("mixed: %v", m)
+	}
 	if len(seen[record.LoseSubset]) < 20 || len(seen[record.LoseTorn]) < 30 {
 		t.Errorf("%d subsets, %d torn", len(seen[record.LoseSubset]), len(seen[record.LoseTorn]))
 	}

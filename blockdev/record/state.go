@@ -20,10 +20,13 @@ const (
 	LoseTail   Loss = "tail"   // the first of them arrived, in order
 	LoseSubset Loss = "subset" // any of them arrived, later ones too
 	LoseTorn   Loss = "torn"   // any 4 KiB pieces of them arrived
+	LoseMixed  Loss = "mixed"  // on each image by another of these kinds: one disk may keep all, and the next nothing
 )
 
 // Losses are all kinds.
-func Losses() []Loss { return []Loss{LoseAll, LoseNone, LoseTail, LoseSubset, LoseTorn} }
+func Losses() []Loss {
+	return []Loss{LoseAll, LoseNone, LoseTail, LoseSubset, LoseTorn, LoseMixed}
+}
 
 // Cut is a power cut.
 type Cut struct {
@@ -91,6 +94,10 @@ func (l *Log) fill(t table, image int, c Cut) {
 		}
 	}
 	rng := rand.New(rand.NewPCG(c.Seed, uint64(image)+0x5eed))
+	if c.Loss == LoseMixed {
+		kinds := Losses()
+		c.Loss = kinds[rng.IntN(len(kinds)-1)]
+	}
 	arrive := pending
 	switch c.Loss {
 	case LoseAll:

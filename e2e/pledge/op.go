@@ -63,13 +63,8 @@ func fill(seed uint64, n int64) []byte {
 	return b[:n]
 }
 
-const (
-	wantFiles = 60       // files that a worker hovers about
-	maxSize   = 96 << 10 // bytes of a file
-)
-
 // next chooses a worker's next operation, by nothing but the seed and the model.
-func next(seed uint64, m *Model) Op {
+func (x mix) next(seed uint64, m *Model) Op {
 	n := m.Done + 1
 	rng := rand.New(rand.NewPCG(seed, uint64(m.Worker)<<32|uint64(n)))
 	o := Op{Worker: m.Worker, N: n, Seed: rng.Uint64(), How: []string{"fsync", "fdatasync", "dsync"}[rng.IntN(3)]}
@@ -79,44 +74,38 @@ func next(seed uint64, m *Model) Op {
 		o.Kind, o.Path = Mkdir, "w"+strconv.Itoa(m.Worker)
 		return o
 	}
-	if len(files) < wantFiles/2 || rng.IntN(2*wantFiles) >= len(files)+wantFiles/2 {
+	if len(files) < x.files/2 || rng.IntN(2*x.files) >= len(files)+x.files/2 {
 		switch rng.IntN(9) {
 		case 0:
 			o.Kind, o.Path = Mkdir, fresh("d")
 		case 1:
 			o.Kind, o.Path, o.To = Symlink, fresh("s"), fmt.Sprintf("../to/%x", o.Seed)
 		default:
-			o.Kind, o.Path, o.Len = Create, fresh("f"), 1+rng.Int64N([]int64{200, 20_000, maxSize / 2}[rng.IntN(3)])
+			o.Kind, o.Path, o.Len = Create, fresh("f"), x.size(rng)
 			if rng.IntN(5) == 0 {
-				o.Off = rng.Int64N(maxSize / 2)
+				o.Off = rng.Int64N(x.maxSize / 2)
 			}
 		}
 		return o
 	}
-	o.Path = files[rng.IntN(len(files))]
+	o.Kind, o.Path = x.kinds[rng.IntN(len(x.kinds))], files[rng.IntN(len(files))]
 	size := int64(len(m.Nodes[o.Path].Data))
-	switch rng.IntN(16) {
-	case 0, 1, 2:
-		o.Kind, o.Off, o.Len = Append, size, 1+rng.Int64N(9000)
-		if size+o.Len > maxSize {
-			o.Kind, o.Off, o.Len = Truncate, 0, rng.Int64N(size)
+	switch o.Kind {
+	case Append:
+		o.Off, o.Len = size, 1+rng.Int64N(9000)
+		if size+o.Len > x.maxSize {
+			o.Kind, o.Off, o.Len = Truncate, 0, rng.Int64N(max(1, size))
 		}
-	case 3, 4, 5:
-		o.Kind, o.Off, o.Len = within(rng, Overwrite, size)
-	case 6, 7:
-		o.Kind, o.Off, o.Len = within(rng, Store, size)
-	case 8:
-		o.Kind, o.Len = Truncate, rng.Int64N(min(2*size+1, maxSize))
-	case 9, 10:
-		o.Kind, o.Len = Replace, 1+rng.Int64N(30_000)
-	case 11:
-		o.Kind, o.To = Rename, fresh("r")
-	case 12:
-		o.Kind, o.To = Link, fresh("l")
-	case 13, 14:
-		o.Kind = Unlink
-	case 15:
-		o.Kind = Attr
+	case Overwrite, Store:
+		o.Kind, o.Off, o.Len = within(rng, o.Kind, size)
+	case Truncate:
+		o.Len = rng.Int64N(min(2*size+1, x.maxSize))
+	case Replace:
+		o.Len = x.size(rng)
+	case Rename:
+		o.To = fresh("r")
+	case Link:
+		o.To = fresh("l")
 	}
 	return o
 }

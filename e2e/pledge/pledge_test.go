@@ -17,6 +17,11 @@ const ops = 220
 // worked is a directory on which three workers did their operations, and what they did.
 func worked(t *testing.T, seed uint64) (dir string, h *pledge.History, log string) {
 	t.Helper()
+	return workedAs(t, seed, "files")
+}
+
+func workedAs(t *testing.T, seed uint64, mix string) (dir string, h *pledge.History, log string) {
+	t.Helper()
 	lab := t.TempDir()
 	dir, log = filepath.Join(lab, "data"), filepath.Join(lab, "log")
 	marks := filepath.Join(lab, "marks")
@@ -26,7 +31,7 @@ func worked(t *testing.T, seed uint64) (dir string, h *pledge.History, log strin
 	if err := os.WriteFile(marks, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := pledge.Options{Dir: dir, Log: log, Marks: marks, Seed: seed, Workers: 3, Ops: ops / 2, Lie: true}
+	o := pledge.Options{Dir: dir, Log: log, Marks: marks, Seed: seed, Mix: mix, Workers: 3, Ops: ops / 2, Lie: true}
 	for range 2 { // it goes on where it was
 		if err := pledge.Run(context.Background(), o); err != nil {
 			t.Fatal(err)
@@ -49,6 +54,21 @@ func judge(t *testing.T, h *pledge.History, dir string, acked []int) []string {
 		t.Fatal(err)
 	}
 	return wrong
+}
+
+// What each kind of application did is found as it was done, and not as it was before.
+func TestJudgeOfEveryMix(t *testing.T) {
+	for _, mix := range pledge.Mixes() {
+		dir, h, _ := workedAs(t, 7, mix)
+		if wrong := judge(t, h, dir, done); len(wrong) > 0 {
+			t.Errorf("%s:\n%s", mix, strings.Join(wrong, "\n"))
+		}
+		before := slices.Clone(done)
+		before[1] -= 12
+		if wrong := judge(t, h, dir, before); len(wrong) == 0 {
+			t.Errorf("%s: twelve operations that nobody acknowledged were not found", mix)
+		}
+	}
 }
 
 // Everything that was done is found as it was done, all kinds of it; and when one

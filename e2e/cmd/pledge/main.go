@@ -1,6 +1,6 @@
 // Command pledge is the application of the power-cut tests (e2e/pledge).
 //
-//	pledge run   --dir D --log L --marks M --pidfile P [--seed S --workers N --rate R --ops N --lie]
+//	pledge run   --dir D --log L --marks M --pidfile P [--seed S --mix M --workers N --rate R --ops N --unsynced D --database D --lie]
 //	pledge start … the same, detached (a --start hook)
 //	pledge stop  --pidfile P (a --stop hook)
 //	pledge judge --dir D --seed S --acked N,N,N [--foreign NAME,NAME]
@@ -46,6 +46,9 @@ func run(args []string) error {
 	fs.StringVar(&pidfile, "pidfile", "", "the file that says which process it is")
 	fs.BoolVar(&ready, "ready", false, "run: tell descriptor 3 when it works")
 	fs.Uint64Var(&o.Seed, "seed", 1, "the seed")
+	fs.StringVar(&o.Mix, "mix", "", "what kind of application: one of "+fmt.Sprint(pledge.Mixes()))
+	fs.StringVar(&o.Unsynced, "unsynced", "", "a directory on the volume where one more works who syncs nothing")
+	fs.StringVar(&o.Database, "database", "", "a directory on the volume with a database to commit to")
 	fs.IntVar(&o.Workers, "workers", 3, "how many work")
 	fs.IntVar(&o.First, "first", 0, "the first worker's number")
 	fs.StringVar(&acked, "acked", "", "judge: how many operations each worker acknowledged")
