@@ -71,7 +71,7 @@ var plantedFaults = []fault{
 	{name: "the new volume is not synced before the record", file: "shadow/pass.go",
 		old: "if err := blockdev.Syncfs(p.to.fd); err != nil {", new: "if err := error(nil); err != nil {"},
 	{name: "the directory of the switch record is not synced", file: "statedir/fsys.go",
-		old: "\treturn errors.Join(d.Sync(), d.Close())\n", new: "\treturn d.Close()\n"},
+		old: "\treturn errors.Join(d.Sync(), d.Close())\n", new: "\treturn errors.Join(d.Close())\n"},
 	{name: "the boot asks the phase and not the record", file: "shadow/place_boot.go",
 		old: "\tside, err := truth()\n", new: "\tside, err := truth()\n\tside = migrate.Source\n"},
 	{name: "the source is not synced before a mark is cleared", file: "shadow/pass.go", resume: true,
@@ -146,11 +146,30 @@ func TestPowerCutsFindPlantedFaults(t *testing.T) {
 
 // firstViolation is the number of the first state that is judged wrong, 0 when none is.
 func (r *powerRig) firstViolation(rng *rand.Rand, states int, resume bool) int {
-	for n, cut := range r.cuts(rng, states) {
+	cuts := r.cuts(rng, states)
+	if resume {
+		cuts = r.cutsIn(rng, states/2, "catch-up", "verify", "hold")
+	}
+	for n, cut := range cuts {
 		if v := r.judgeCut(cut, resume); len(v.wrong) > 0 {
 			r.t.Logf("cut %v, during %q, truth %s:\n  %s", cut, r.during(cut.Entries), v.truth, strings.Join(v.wrong, "\n  "))
 			return n + 1
 		}
 	}
 	return 0
+}
+
+// cutsIn are cuts in phases of the migration.
+func (r *powerRig) cutsIn(rng *rand.Rand, states int, phases ...string) (list []record.Cut) {
+	var spans []span
+	for _, p := range phases {
+		spans = append(spans, r.phaseSpans()[p]...)
+	}
+	for range states {
+		s := spans[rng.IntN(len(spans))]
+		list = append(list, record.Cut{
+			Entries: s.from + rng.IntN(s.to-s.from+1), Loss: record.Losses()[rng.IntN(len(record.Losses()))], Seed: rng.Uint64() % 1e6,
+		})
+	}
+	return list
 }

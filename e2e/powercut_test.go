@@ -54,7 +54,7 @@ func TestPowerCuts(t *testing.T) {
 			t.Errorf("no state of phase %s was judged", phase)
 		}
 	}
-	if total.judged == 0 || asked >= 50 && (total.shadow == 0 || total.resumed == 0 || total.twice == 0) || total.unmountable*10 > total.judged {
+	if total.judged == 0 || asked >= 50 && (total.shadow == 0 || total.resumed == 0 || total.twice == 0) || total.unmountable*10 > total.judged || total.revived*50 > total.judged {
 		t.Errorf("this proves too little: %v", total)
 	}
 }
@@ -78,6 +78,7 @@ type tally struct {
 	phases                                         map[string]int // what the state in them says
 	judged, shadow, resumed, unmountable, violated int
 	twice                                          int          // judged after a second cut
+	revived                                        int          // with a name that the file system brought back
 	resumable                                      []record.Cut // those that were resumed
 	took                                           time.Duration
 }
@@ -93,6 +94,9 @@ func (s *tally) count(v verdict) {
 		s.resumed++
 	}
 	s.judged++
+	if v.revived != nil {
+		s.revived++
+	}
 	if v.truth == "shadow" {
 		s.shadow++
 	}
@@ -115,13 +119,14 @@ func (s *tally) add(o tally) {
 	s.unmountable += o.unmountable
 	s.violated += o.violated
 	s.twice += o.twice
+	s.revived += o.revived
 	s.took += o.took
 }
 
 func (s tally) String() string {
 	return fmt.Sprintf("%d states judged, in %d of them the shadow was the truth, %d after a second cut, %d resumed to the end, "+
-		"%d more that the file system did not mount, %d violations, %v a state; phases %v",
-		s.judged, s.shadow, s.twice, s.resumed, s.unmountable, s.violated, (s.took / time.Duration(max(1, s.judged))).Round(time.Millisecond), s.phases)
+		"%d in which the file system itself brought a name back, %d more that it did not mount, %d violations, %v a state; phases %v",
+		s.judged, s.shadow, s.twice, s.resumed, s.revived, s.unmountable, s.violated, (s.took / time.Duration(max(1, s.judged))).Round(time.Millisecond), s.phases)
 }
 
 // judgeCuts judges so many states of what was recorded, one in seven of them after a
@@ -153,6 +158,8 @@ func (r *powerRig) judgeAll(cuts []record.Cut) (sum tally) {
 			t.Errorf("cut %v, during %q, truth %s:\n  %s", cut, r.during(cut.Entries), v.truth, strings.Join(v.wrong, "\n  "))
 		case v.unmounted != "":
 			t.Logf("cut %v, during %q: not mountable: %s", cut, r.during(cut.Entries), v.unmounted)
+		case v.revived != nil:
+			t.Logf("cut %v, during %q: %v", cut, r.during(cut.Entries), v.revived)
 		case v.resumed != "":
 			sum.resumable = append(sum.resumable, cut)
 			t.Logf("cut %v, during %q, truth %s, resumed: %s", cut, r.during(cut.Entries), v.truth, v.resumed)

@@ -30,7 +30,7 @@ func Script(seed uint64, acked []int) (*History, error) {
 	for w, n := range acked {
 		m, ops := NewModel(w), []Op(nil)
 		for range n + 1 {
-			op := next(seed, m)
+			op := mixes["files"].next(seed, m)
 			if err := m.Apply(op); err != nil {
 				return nil, err
 			}
@@ -91,11 +91,17 @@ func (h *History) Judge(dir string, acked []int, foreign ...string) (wrong []str
 		wrong = append(wrong, e.judge(have)...)
 	}
 	for p := range have {
-		wrong = append(wrong, p+": nobody made it, or it was removed")
+		wrong = append(wrong, p+unexpected)
 	}
 	sort.Strings(wrong)
 	return wrong, nil
 }
+
+const unexpected = ": nobody made it, or it was removed"
+
+// Revived says of something that is wrong that it is nothing but one name too many: the
+// one under which a replacement was written, which was renamed since.
+func Revived(wrong string) bool { return strings.HasSuffix(wrong, newSuffix+unexpected) }
 
 // judge takes what belongs to the worker out of have.
 func (e expected) judge(have map[string]found) (wrong []string) {

@@ -48,7 +48,10 @@ func (o Op) String() string {
 func (o Op) mode() uint32   { return []uint32{0o600, 0o640, 0o644, 0o664, 0o700, 0o751}[o.Seed%6] }
 func (o Op) xattr() string  { return fmt.Sprintf("value %x", o.Seed) }
 func (o Op) data() []byte   { return fill(o.Seed, o.Len) }
-func (o Op) newTmp() string { return o.Path + ".new" }
+func (o Op) newTmp() string { return o.Path + newSuffix }
+
+// newSuffix is that of a replacement's name, until it is renamed.
+const newSuffix = ".new"
 
 // fill is n bytes that belong to a seed.
 func fill(seed uint64, n int64) []byte {

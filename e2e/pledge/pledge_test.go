@@ -147,6 +147,32 @@ func TestReadAcks(t *testing.T) {
 	}
 }
 
+// Only a replacement's first name that is there again is told apart from what is wrong.
+func TestRevived(t *testing.T) {
+	dir, h, log := worked(t, 11)
+	byWorker, err := pledge.ReadLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(byWorker[0], func(o pledge.Op) bool { return o.Kind == pledge.Replace })
+	name := byWorker[0][i].Path
+	for extra, revived := range map[string]bool{".new": true, ".other": false} {
+		path := filepath.Join(dir, name+extra)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if wrong := judge(t, h, dir, done); len(wrong) != 1 || pledge.Revived(wrong[0]) != revived {
+			t.Errorf("%s: %q", extra, wrong)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pledge.Revived("w0/f1.new: acknowledged, and not there") {
+		t.Error("what is missing was not revived")
+	}
+}
+
 // An earlier state is not taken for a later one: with several operations undone by hand
 // (fewer acknowledged), or more acknowledged than were done, it is found.
 func TestJudgeFindsWhatIsMissing(t *testing.T) {

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	unsyncedFiles = 40
-	unsyncedBytes = 48 << 10 // of a file
+	unsyncedFiles = 500      // so many that most are changed once, and lie there unsynced
+	unsyncedBytes = 24 << 10 // of a file
+	unsyncedFirst = 250      // operations at each start, at once
 )
 
 // dabble changes files and syncs nothing. What a power cut leaves of them on one disk has
@@ -25,13 +26,13 @@ func (o Options) dabble(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(o.Seed, rand.Uint64())) // each start goes on in another way
 	pace := o.pace()
 	defer pace.stop()
-	for ctx.Err() == nil {
-		for range 3 {
-			if err := dabbleOnce(dir, rng); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("without syncing: %w", err)
-			}
+	for n := 0; ctx.Err() == nil; n++ {
+		if err := dabbleOnce(dir, rng); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("without syncing: %w", err)
 		}
-		pace.wait(ctx)
+		if n > unsyncedFirst {
+			pace.wait(ctx)
+		}
 	}
 	return nil
 }
