@@ -3,25 +3,23 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
-SBINDIR  = $(PREFIX)/sbin
-UNITDIR ?= /lib/systemd/system
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 export GO
 
-.PHONY: build install demo test test-long mutants bench fsbench lint fuzz deps clean
+.PHONY: build install uninstall demo test test-long mutants bench fsbench lint fuzz deps clean
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/fsmigrate ./cmd/fsmigrate
 	ln -sf fsmigrate bin/mount.fsmigrate
 
-# mount(8) looks for its helpers in /sbin and nowhere else.
+# The one way, also of packages: see packaging/install. PREFIX=/usr where /usr/local is a volume of its own.
 install: build
-	install -D -m 0755 bin/fsmigrate $(DESTDIR)$(SBINDIR)/fsmigrate
-	install -d -m 0755 $(DESTDIR)/sbin
-	ln -sf $(SBINDIR)/fsmigrate $(DESTDIR)/sbin/mount.fsmigrate
-	@scripts/install-units.sh packaging "$(DESTDIR)$(UNITDIR)" "$(SBINDIR)"
+	PREFIX="$(PREFIX)" packaging/install bin/fsmigrate "$(DESTDIR)"
+
+uninstall:
+	PREFIX="$(PREFIX)" packaging/uninstall "$(DESTDIR)"
 
 deps:
 	scripts/deps.sh

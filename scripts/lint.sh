@@ -14,7 +14,7 @@ fi
 "$go" vet ./...
 "$go" run "$staticcheck" ./...
 if command -v shellcheck >/dev/null; then
-	{ git ls-files -z '*.sh'; printf '.ci/run\0'; } | xargs -0 shellcheck
+	{ git ls-files -z '*.sh'; printf '.ci/run\0packaging/install\0packaging/uninstall\0'; } | xargs -0 shellcheck
 else
 	echo "lint: shellcheck is missing: make deps" >&2
 	exit 1
