@@ -115,7 +115,7 @@ func (t *Tree) Backlog(ctx context.Context) (migrate.Backlog, error) {
 		b.ConsistentAsOf = time.Now() // nothing was heard since the last scan found nothing
 	}
 	for _, f := range append(t.fileSpare(), p.fails.list()...) {
-		if _, waived := t.o.Plan.Waives(f.Class); !waived {
+		if _, waived := t.o.Plan.Waives(f.Class); !waived || f.Firm {
 			b.Blockers = append(b.Blockers, f)
 		}
 	}
@@ -129,7 +129,7 @@ func (t *Tree) fileSpare() []migrate.Blocker {
 		return nil
 	}
 	return []migrate.Blocker{{Class: "file-spare", Object: file, Why: "the new volume is an image in a file: every boot depends on the volume below it",
-		Hint: "--waive file-spare=REASON if that is wanted; else use a device"}}
+		Hint: "fsmigrate abort " + t.o.Plan.ID + ", then run it on a device, or again with --waive file-spare=REASON if that is wanted"}}
 }
 
 // unbuilt is the backlog between a cutover and the first pass of the way back, which
@@ -262,16 +262,6 @@ func (t *Tree) openForWriting(p *pair, counted map[uint64]bool) (files int, byte
 		}
 	}
 	return t.open.files, t.open.bytes
-}
-
-// waivedFailures counts the objects that are left behind with the plan's consent.
-func (t *Tree) waivedFailures(p *pair) (n int64, any bool) {
-	for _, f := range p.fails.list() {
-		if _, waived := t.o.Plan.Waives(f.Class); waived {
-			n++
-		}
-	}
-	return n, n > 0
 }
 
 // lose is told of a fact of the new truth that the old format cannot hold.

@@ -147,7 +147,7 @@ func (p *pair) lose(n Node, at fdName, l formats.Loss) {
 		return
 	}
 	p.fails.addNode(n, migrate.Blocker{Class: l.Class, Object: path, Why: l.Why,
-		Hint: "change it on the source, or waive the class " + l.Class})
+		Hint: "change it on the source, or waive the class " + l.Class + ": abort, then run again with --waive " + l.Class + "=REASON"})
 }
 
 // dressOptions is what `to` can hold as far as the volume decides.

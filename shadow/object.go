@@ -528,7 +528,7 @@ func (p *pair) sourceFailedAt(n Node, path, op string, err error) error {
 // sourceUnread names an object that is left behind when the plan waives that.
 func (p *pair) sourceUnread(n Node, path, op string, err error) error {
 	return p.sourceLost(n, migrate.Blocker{Class: unreadable, Object: path, Why: op + ": " + err.Error(),
-		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind"})
+		Hint: "repair or remove it, or waive the class source-unreadable to leave it behind: abort, then run again with --waive source-unreadable=REASON"})
 }
 
 func (p *pair) sourceLost(n Node, b migrate.Blocker) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fsmigrate/fsmigrate/copier"
 	"github.com/fsmigrate/fsmigrate/formats"
+	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // An object that cannot exist on the other side, with the plan's consent, is left behind
@@ -219,5 +220,19 @@ func TestPairLeftBehindBeforeARestart(t *testing.T) {
 	must(t, err)
 	if proof.Waived != 1 || proof.Different != 0 || proof.Verified+proof.Waived != proof.Objects {
 		t.Errorf("proof %+v", proof)
+	}
+}
+
+// A firm blocker is told although its class is waived.
+func TestFirmBlockersAreTold(t *testing.T) {
+	r := newSyncRig(t, "ext4", "xfs")
+	tree := &Tree{o: TreeOptions{Plan: &migrate.Plan{ID: "t1", Waive: []migrate.Waiver{{Class: "different", Reason: "known"}, {Class: "x", Reason: "known"}}}}}
+	tree.setPairs(r.p, nil)
+	r.p.fails.add(migrate.Blocker{Class: "different", Object: "/f", Firm: true})
+	r.p.fails.add(migrate.Blocker{Class: "x", Object: "/g"})
+	b, err := tree.Backlog(context.Background())
+	must(t, err)
+	if len(b.Blockers) != 1 || b.Blockers[0].Object != "/f" {
+		t.Errorf("blockers %+v", b.Blockers)
 	}
 }

@@ -449,9 +449,6 @@ func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
 	if err == nil {
 		p.verifies.Store(true)
 	}
-	if n, waived := t.waivedFailures(p); waived {
-		proof.Waived = n
-	}
 	return proof, t.told(err)
 }
 
