@@ -12,6 +12,8 @@ type Limits struct {
 	MaxFile          int64
 	MaxLinks         uint64 // of a file that is not a directory
 	MaxSubdirs       uint64 // directories in one directory; 0: without limit
+	MaxVolume        int64  // bytes of the whole, however large the device; 0: more than devices have
+	MaxInodes        int64  // of the whole; 0: without limit
 	SymlinkBytes     int
 
 	// DeviceMajorBits and DeviceMinorBits bound the numbers of device nodes; 0: without limit.

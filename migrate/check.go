@@ -21,4 +21,16 @@ type Check struct {
 	Verdict  Verdict `json:"verdict"`
 	Remedy   string  `json:"remedy,omitempty"` // what the operator can do
 	Waivable bool    `json:"waivable,omitempty"`
+	// Impossible: refused, and no device, no waiver and no waiting would change that.
+	Impossible bool `json:"impossible,omitempty"`
+}
+
+// Refusal is the kind of failure that checks of which some are refused lead to.
+func Refusal(refused []Check) Kind {
+	for _, c := range refused {
+		if c.Impossible {
+			return Impossible
+		}
+	}
+	return IsRefused
 }

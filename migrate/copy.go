@@ -18,6 +18,7 @@ func (m *Migration) preflight(ctx context.Context) (move, error) {
 		return move{}, err
 	}
 	var refused []string
+	var which []Check
 	hint := ""
 	for _, c := range checks {
 		if c.Verdict == Refused {
@@ -26,7 +27,8 @@ func (m *Migration) preflight(ctx context.Context) (move, error) {
 				m.audit(ctx, "waived", map[string]any{"check": c.Name, "found": c.Found, "reason": reason})
 			} else {
 				refused = append(refused, fmt.Sprintf("%s (found %s, need %s)", c.Name, c.Found, c.Need))
-				if hint == "" {
+				which = append(which, c)
+				if hint == "" || c.Impossible {
 					hint = c.Remedy
 				}
 			}
@@ -36,7 +38,7 @@ func (m *Migration) preflight(ctx context.Context) (move, error) {
 		}
 	}
 	if len(refused) > 0 {
-		return move{}, &Problem{Kind: IsRefused, What: fmt.Sprintf("%d of %d checks refused, nothing changed: %s", len(refused), len(checks), strings.Join(refused, "; ")), Hint: hint}
+		return move{}, &Problem{Kind: Refusal(which), What: fmt.Sprintf("%d of %d checks refused, nothing changed: %s", len(refused), len(checks), strings.Join(refused, "; ")), Hint: hint}
 	}
 	return move{Prepare, ""}, nil
 }
@@ -156,16 +158,15 @@ func (m *Migration) pass(ctx context.Context) (PassResult, error) {
 
 // refresh asks what lies between the two sides now.
 func (m *Migration) refresh(ctx context.Context) error {
-	err := m.try(ctx, "backlog", func(ctx context.Context) error {
-		b, err := m.opt.Subject.Backlog(ctx)
-		if err == nil {
-			m.backlog = b
-		}
+	var b Backlog // the status may be looked at meanwhile, which sets m.backlog
+	err := m.try(ctx, "backlog", func(ctx context.Context) (err error) {
+		b, err = m.opt.Subject.Backlog(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	m.backlog = b
 	if m.slope.sample(m.clock.Now(), m.backlog) && m.slope.diverging {
 		m.converges(true)
 	}
@@ -206,7 +207,9 @@ func (m *Migration) verify(ctx context.Context) (move, error) {
 // verified notes a proof and tells it. What Verify proves adds up over its calls in the subject.
 func (m *Migration) verified(p Proof) {
 	r := &m.state.Report
-	r.Objects = max(r.Objects, p.Objects)
+	if p.Objects > 0 {
+		r.Objects = p.Objects
+	}
 	r.Bytes = max(r.Bytes, p.Bytes)
 	r.Verified, r.Differences, r.Examples = p.Verified, p.Different, p.Examples
 	r.Proof = p

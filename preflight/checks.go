@@ -13,6 +13,7 @@ type Options struct {
 	State string // the directory where migrations keep their state
 	// Others names the migrations that have not ended, by the device they change.
 	Others map[string]string
+	Memory *Memory // of the walk over every object; nil: it is made
 }
 
 // The categories of a check, after the taxonomy that the design follows.

@@ -66,7 +66,7 @@ func TestEstimateHolds(t *testing.T) {
 			must(err)
 			tg.rates.begin(tg)
 			l := &list{plan: p}
-			must(checkSpace(t.Context(), l, tg, nil))
+			must(checkSpace(t.Context(), l, tg, &Options{}))
 			if v := l.verdict("space"); v != migrate.OK {
 				t.Fatalf("%+v", l.checks)
 			}
@@ -93,7 +93,7 @@ func TestEstimateHolds(t *testing.T) {
 			blocktest.Run(t, "umount", filled)
 			tg.spare.Bytes = tg.estimate.Bytes / 2
 			l = &list{plan: p}
-			if err := checkSpace(t.Context(), l, tg, nil); err == nil && l.verdict("space") != migrate.Refused {
+			if err := checkSpace(t.Context(), l, tg, &Options{}); err == nil && l.verdict("space") != migrate.Refused {
 				t.Errorf("half of the space: %s", l.verdict("space"))
 			}
 			_ = source

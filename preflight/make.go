@@ -29,6 +29,7 @@ type Request struct {
 	Fstab  string
 	Wipe   bool
 	Set    func(*migrate.Plan) // policy, service, waivers: from flags
+	Memory *Memory             // of the walk over every object; nil: it is made
 }
 
 // category5 is the taxonomy's name for what a plan of this tracker does.
@@ -85,9 +86,13 @@ func Make(ctx context.Context, r Request) (*migrate.Plan, error) {
 	if r.Set != nil {
 		r.Set(&p)
 	}
-	c, err := take(ctx, t)
+	c, err := r.Memory.census(ctx, t)
 	if err != nil {
 		return nil, fmt.Errorf("look at every object of %s: %w", dir, err)
+	}
+	if m := c.impossible(t); m != nil {
+		return nil, &migrate.Problem{Kind: migrate.Impossible, What: fmt.Sprintf("%s cannot become %s, nothing was changed", dir, r.To),
+			Why: fmt.Errorf("it has %s; %s", m.found, m.need), Hint: otherTarget}
 	}
 	p.Observed = observe(t)
 	p.Observed.Tools = tools(ctx, t.to)

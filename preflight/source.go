@@ -205,7 +205,11 @@ func checkService(_ context.Context, l *list, t *target, _ *Options) error {
 	case s.AcceptEROFS:
 		l.warn("service", catService, "--accept-erofs: the application is not stopped", "an application that bears EROFS for the pause", "")
 	case s.Configured():
-		l.ok("service", catService, orNone(strings.Join([]string{s.Unit, s.Stop, s.Start}, " ")), "a unit, or stop and start commands")
+		found := s.Unit
+		if found == "" {
+			found = fmt.Sprintf("stop: %s; start: %s", s.Stop, s.Start)
+		}
+		l.ok("service", catService, found, "a unit, or stop and start commands")
 	default:
 		l.warn("service", catService, "nothing stops and starts the application", "a unit, or stop and start commands",
 			"the migration runs up to Hold; for a cutover use --unit, --stop and --start, or --accept-erofs")

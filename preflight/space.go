@@ -6,15 +6,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // checkSpace compares what the tree will take with what there is, with room to grow.
-func checkSpace(ctx context.Context, l *list, t *target, _ *Options) error {
-	c, err := take(ctx, t)
+func checkSpace(ctx context.Context, l *list, t *target, o *Options) error {
+	c, err := o.Memory.census(ctx, t)
 	if err != nil {
 		return fmt.Errorf("look at every object of %s: %w", t.mount.Point, err)
 	}
 	t.census = c
+	l.room(t)
 	have := t.spareBytes()
 	est, err := t.to.Estimate(c.stats, t.plan.Target.Options, have)
 	if err != nil { // not even the empty file system fits
@@ -52,6 +55,45 @@ func checkSpace(ctx context.Context, l *list, t *target, _ *Options) error {
 		l.refuse("inodes", catHardware, found, fmt.Sprintf("%d", est.Inodes), "use a larger spare, or an option that makes more inodes")
 	}
 	return nil
+}
+
+// room is what the target could hold on the largest device there is. A tree that is over
+// that needs another target: this one is impossible.
+func (l *list) room(t *target) {
+	if m := t.census.impossible(t); m != nil {
+		l.add(migrate.Check{Name: "volume-limit", Category: catFit, Found: m.found, Need: m.need, Verdict: migrate.Refused,
+			Impossible: true, Remedy: otherTarget})
+		return
+	}
+	limit := "no limit that a device meets"
+	if t.limits.MaxVolume > 0 {
+		limit = "at most " + bytes(t.limits.MaxVolume)
+	}
+	l.ok("volume-limit", catFit, limit, bytes(t.census.stats.Bytes))
+}
+
+const otherTarget = "no spare is large enough for it: choose options with more room, or another format (fsmigrate formats)"
+
+// misfit is a tree that no volume of a format can hold.
+type misfit struct{ found, need string }
+
+// impossible compares the tree with the largest volume that the target can be; nil where it fits.
+func (c *census) impossible(t *target) *misfit {
+	l := t.limits
+	objects := c.stats.Objects()
+	if l.MaxInodes > 0 && objects > l.MaxInodes {
+		return &misfit{fmt.Sprintf("%d objects", objects), fmt.Sprintf("at most %d, the limit of %s with these options", l.MaxInodes, t.to.Name())}
+	}
+	// An estimate for the largest volume goes through all its groups: only where it may matter.
+	if l.MaxVolume == 0 || c.stats.Bytes < l.MaxVolume/2 {
+		return nil
+	}
+	est, err := t.to.Estimate(c.stats, t.plan.Target.Options, l.MaxVolume)
+	if err == nil && est.Bytes+est.OverheadBytes <= l.MaxVolume {
+		return nil
+	}
+	return &misfit{bytes(c.stats.Bytes) + " in files", fmt.Sprintf("at most %s, tables and log included: the limit of %s with these options",
+		bytes(l.MaxVolume), t.to.Name())}
 }
 
 // used is what statfs says of the source.

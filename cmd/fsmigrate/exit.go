@@ -19,7 +19,7 @@ var exitCodes = []struct {
 	{migrate.Failed, 1, "an error"},
 	{migrate.Usage, 2, "the command line or the plan file is wrong, or a confirmation is missing"},
 	{migrate.IsRefused, 3, "refused: a check forbids it and nothing was changed"},
-	{migrate.Impossible, 4, "impossible: this target cannot hold this source"},
+	{migrate.Impossible, 4, "impossible: this target cannot hold this source, whatever the spare and whatever is waived"},
 	{migrate.WasAborted, 5, "aborted: the source is the truth, as before"},
 	{migrate.WasReverted, 6, "rolled back, as asked: the source is the truth again"},
 	{migrate.Stopped, 7, "stopped, and can be resumed"},

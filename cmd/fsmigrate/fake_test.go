@@ -35,6 +35,7 @@ func fakeWiring() wiring {
 			}
 			return []migrate.Check{c}, status.Forecast{Bytes: 1 << 30, MarginBytes: 1 << 20, Objects: 1000}, nil
 		},
+		leave: func(string) error { return nil },
 		engine: func(_ context.Context, r engineRequest) (host.Engine, error) {
 			return migrate.New(migrate.Options{
 				Plan: r.Dir.Plan(), Subject: &fakeSubject{dir: r.Dir.Path()}, Store: r.Dir,

@@ -98,12 +98,13 @@ func refusal(p status.Proposal) error {
 	hint := ""
 	for _, c := range refused {
 		names = append(names, c.Name)
-		if hint == "" {
+		if hint == "" || c.Impossible {
 			hint = c.Remedy
 		}
 	}
+	kind := migrate.Refusal(refused)
 	return &migrate.Problem{
-		Kind: migrate.IsRefused, What: fmt.Sprintf("%s is refused, nothing was changed", p.Plan.ID),
+		Kind: kind, What: fmt.Sprintf("%s is %s, nothing was changed", p.Plan.ID, kind),
 		Why: fmt.Errorf("%d of %d checks: %s", len(refused), len(p.Checks), strings.Join(names, ", ")), Hint: hint,
 	}
 }

@@ -36,7 +36,7 @@ and continues. What is durably clean is not copied again.
 volumes before: the other one's writes since the cutover are given up.`,
 		example: `  fsmigrate resume data
   fsmigrate resume data --detach`,
-		exits: exits{0: "finalized; or, where an engine runs or with --detach: it goes on", 1: "", 2: "", 3: "",
+		exits: exits{0: "finalized; or, where an engine runs or with --detach: it goes on", 1: "", 2: "", 3: "", 4: "",
 			5: "", 6: "", 7: "", 8: "differences that recopying does not cure"},
 		args:    cobra.MaximumNArgs(1),
 		options: &o,
@@ -51,6 +51,9 @@ func (a *app) resume(ctx context.Context, args []string, o ResumeOptions) error 
 		if err := oneOf("truth", o.Truth, string(migrate.Source), string(migrate.Shadow)); err != nil {
 			return err
 		}
+	}
+	if err := directories(o.Report, o.Metrics); err != nil {
+		return err
 	}
 	dir, err := a.pick(ctx, args)
 	if err != nil {

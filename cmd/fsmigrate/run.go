@@ -5,7 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,6 +59,9 @@ func (a *app) run(ctx context.Context, c *cobra.Command, arg string, o RunOption
 	if !o.Yes && (a.JSON || !terminal(a.in)) {
 		return usagef("look at it with `fsmigrate check`, then add --yes", "run asks before it starts, and there is no terminal to ask on")
 	}
+	if err := directories(o.Report, o.Metrics); err != nil {
+		return err
+	}
 	if o.Detach && !o.NoSupervisor && !service.Systemd() {
 		return noSystemd()
 	}
@@ -78,18 +84,41 @@ func (a *app) run(ctx context.Context, c *cobra.Command, arg string, o RunOption
 	if err != nil {
 		return err
 	}
-	extras := host.Extras{Report: o.Report, Metrics: o.Metrics}
-	if err := extras.Save(dir.Path()); err != nil {
-		return err
-	}
-	audit := map[string]any{"waived": p.Plan.Waive, "source": p.Plan.Source.Mount, "target": p.Plan.Target.Format}
-	if err := dir.Audit(ctx, "run", audit); err != nil {
-		return err
+	if err := a.furnish(ctx, dir, o); err != nil {
+		return errors.Join(err, setAside(dir)) // the next attempt must not meet it
 	}
 	if o.Detach {
 		return a.detach(ctx, dir, o.NoSupervisor)
 	}
 	return a.supervise(ctx, dir)
+}
+
+// directories finds out now, and not at the end of a day's copying, that a file has no place to be.
+func directories(report, metrics string) error {
+	for flag, path := range map[string]string{"report": report, "metrics-textfile": metrics} {
+		if path == "" {
+			continue
+		}
+		dir := filepath.Dir(path)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return usagef("make the directory first", "--%s %s: %s is no directory", flag, path, dir)
+		}
+	}
+	return nil
+}
+
+// furnish puts into a new state directory what the engine needs beside the plan.
+func (a *app) furnish(ctx context.Context, dir *statedir.Dir, o RunOptions) error {
+	if err := (host.Extras{Report: o.Report, Metrics: o.Metrics}).Save(dir.Path()); err != nil {
+		return err
+	}
+	if o.Detach {
+		if err := a.wire.leave(dir.Path()); err != nil {
+			return err
+		}
+	}
+	p := dir.Plan()
+	return dir.Audit(ctx, "run", map[string]any{"waived": p.Waive, "source": p.Source.Mount, "target": p.Target.Format})
 }
 
 // showProposal prints the plan for review: a page, or the first of the JSON lines.

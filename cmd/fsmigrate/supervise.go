@@ -114,14 +114,19 @@ func (a *app) tidy(dir *statedir.Dir, o migrate.Outcome, err error) error {
 	var doubt *migrate.Ambiguous
 	if kind := migrate.KindOf(err); err != nil && o.Phase == migrate.Preflight && !errors.As(err, &doubt) &&
 		(kind == migrate.IsRefused || kind == migrate.Impossible) {
-		aside := dir.Path() + ".refused." + time.Now().UTC().Format("20060102T150405.000")
-		if err := os.Rename(dir.Path(), aside); err != nil {
-			return fmt.Errorf("set the refused migration aside: %w", err)
-		}
-		return nil
+		return setAside(dir)
 	}
 	if o.Phase.Ended() && os.Getenv("INVOCATION_ID") != "" && service.Systemd() {
 		_ = exec.Command("systemctl", "disable", "--", unitOf(dir.ID())).Run() // the unit ends at once if it is started again
+	}
+	return nil
+}
+
+// setAside gives the name of a migration free that changed nothing. Its audit log is kept.
+func setAside(dir *statedir.Dir) error {
+	aside := dir.Path() + ".refused." + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(dir.Path(), aside); err != nil {
+		return fmt.Errorf("set the refused migration aside: %w", err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	_ "github.com/fsmigrate/fsmigrate/formats/ext"
 	_ "github.com/fsmigrate/fsmigrate/formats/xfs"
 	"github.com/fsmigrate/fsmigrate/migrate"
+	"github.com/fsmigrate/fsmigrate/preflight"
 	"github.com/fsmigrate/fsmigrate/statedir"
 	"github.com/fsmigrate/fsmigrate/status"
 )
@@ -21,6 +22,9 @@ type wiring struct {
 	makePlan func(ctx context.Context, r planRequest) (migrate.Plan, error)
 	// checks makes the preflight checks of a plan, drift included. It changes nothing.
 	checks func(ctx context.Context, r checkRequest) ([]migrate.Check, status.Forecast, error)
+	// leave keeps in a state directory what planning and checking found out, for an engine
+	// in another process.
+	leave func(dir string) error
 	// engine opens the subject of a migration and makes the engine that drives it.
 	engine func(ctx context.Context, r engineRequest) (host.Engine, error)
 	// settle makes truth the volume in place, writable. The watchdog calls it in its own
@@ -72,12 +76,17 @@ type mountRequest struct {
 	Verbose bool
 }
 
+// world is what the commands of one process share of what they saw.
+type world struct{ memory *preflight.Memory }
+
 // realWiring is the wiring of the shipped command.
 func realWiring() wiring {
+	w := world{memory: new(preflight.Memory)}
 	return wiring{
-		makePlan: wirePlan,
-		checks:   wireChecks,
-		engine:   wireEngine,
+		makePlan: w.plan,
+		checks:   w.checks,
+		engine:   w.engine,
+		leave:    w.memory.Leave,
 		settle:   wireSettle,
 		mount:    wireMount,
 		survey:   wireSurvey,

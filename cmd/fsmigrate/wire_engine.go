@@ -21,10 +21,11 @@ import (
 	"github.com/fsmigrate/fsmigrate/statedir"
 )
 
-func wireEngine(_ context.Context, r engineRequest) (host.Engine, error) {
+func (w world) engine(_ context.Context, r engineRequest) (host.Engine, error) {
+	w.memory.Pick(r.Dir.Path())
 	plan := r.Dir.Plan()
 	events := crashing(r.Events, os.Getenv("FSMIGRATE_CRASH_AT"))
-	tree, err := openTree(r.Dir, &plan, events.Warning)
+	tree, err := openTree(r.Dir, &plan, events.Warning, w.memory)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func wireEngine(_ context.Context, r engineRequest) (host.Engine, error) {
 }
 
 // openTree makes the subject of a migration.
-func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint string)) (*shadow.Tree, error) {
+func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint string), m *preflight.Memory) (*shadow.Tree, error) {
 	// Set by tests only: what a small journal leads to.
 	quota, _ := strconv.ParseInt(os.Getenv("FSMIGRATE_JOURNAL_QUOTA"), 10, 64)
 	return shadow.NewTree(shadow.TreeOptions{
@@ -56,7 +57,7 @@ func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint s
 			return service.Reload(context.Background())
 		},
 		Checks: func(ctx context.Context) ([]migrate.Check, error) {
-			checks, _, err := preflight.Run(ctx, preflight.Options{Plan: plan, State: dir.Path()})
+			checks, _, err := preflight.Run(ctx, preflight.Options{Plan: plan, State: dir.Path(), Memory: m})
 			return checks, err
 		},
 	})
@@ -97,7 +98,7 @@ func crashing(e migrate.Events, at string) migrate.Events {
 
 func wireSettle(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error {
 	plan := dir.Plan()
-	tree, err := openTree(dir, &plan, nil)
+	tree, err := openTree(dir, &plan, nil, nil)
 	if err != nil {
 		return err
 	}

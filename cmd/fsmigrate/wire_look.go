@@ -10,17 +10,17 @@ import (
 	"github.com/fsmigrate/fsmigrate/status"
 )
 
-func wirePlan(ctx context.Context, r planRequest) (migrate.Plan, error) {
+func (w world) plan(ctx context.Context, r planRequest) (migrate.Plan, error) {
 	p, err := preflight.Make(ctx, preflight.Request{ID: r.ID, Source: r.Source, To: r.To, Spare: r.Spare,
-		Fstab: r.Fstab, Wipe: r.Wipe, Set: r.Set})
+		Fstab: r.Fstab, Wipe: r.Wipe, Set: r.Set, Memory: w.memory})
 	if err != nil {
 		return migrate.Plan{}, err
 	}
 	return *p, nil
 }
 
-func wireChecks(ctx context.Context, r checkRequest) ([]migrate.Check, status.Forecast, error) {
-	checks, f, err := preflight.Run(ctx, preflight.Options{Plan: &r.Plan, State: r.State, Others: r.Others})
+func (w world) checks(ctx context.Context, r checkRequest) ([]migrate.Check, status.Forecast, error) {
+	checks, f, err := preflight.Run(ctx, preflight.Options{Plan: &r.Plan, State: r.State, Others: r.Others, Memory: w.memory})
 	return checks, status.Forecast{Bytes: f.Bytes, MarginBytes: f.MarginBytes, Objects: f.Objects,
 		Copy: f.Copy, Verify: f.Verify}, err
 }

@@ -72,7 +72,7 @@ func (s *super) layout() layout {
 		extents: s.incompat(incompatExtents), hugeFile: s.roCompat(roHugeFile),
 		dirNlink: s.roCompat(roDirNlink), largeDir: s.incompat(incompatLargedir),
 		eaInode: s.incompat(incompatEAInode), dirIndex: s.compat(compatDirIndex),
-		project: s.roCompat(roProject), casefold: s.incompat(incompatCasefold),
+		project: s.roCompat(roProject), casefold: s.incompat(incompatCasefold), bits64: s.incompat(incompat64bit),
 	}
 }
 

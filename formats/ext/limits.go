@@ -16,6 +16,7 @@ type layout struct {
 	dirNlink, largeDir bool
 	eaInode, dirIndex  bool
 	project, casefold  bool
+	bits64             bool
 }
 
 const (
@@ -42,6 +43,7 @@ func (l layout) limits() formats.Limits {
 		NameBytes: 255, UIDBits: 32, GIDBits: 32,
 		TimeMin: timeMin32, TimeMax: timeMax32, TimeGranularity: time.Second,
 		MaxFile: l.maxFile(), MaxLinks: linkMax, MaxSubdirs: linkMax - 2,
+		MaxVolume: math.MaxInt64, MaxInodes: math.MaxUint32,
 		SymlinkBytes:    int(min(l.blockSize-1, 4095)),
 		XattrEntryBytes: xattrEntry, XattrValueBytes: 65536,
 		Flags: flagsUser,
@@ -55,6 +57,9 @@ func (l layout) limits() formats.Limits {
 		out.MaxSubdirs = 0
 	}
 	out.DirBytesMax = l.dirBytes()
+	if !l.bits64 {
+		out.MaxVolume = math.MaxUint32 * l.blockSize
+	}
 	if l.inodeSize > 128 {
 		out.TimeMax, out.TimeGranularity = timeMaxExtra, time.Nanosecond
 		out.Records |= formats.BirthTime

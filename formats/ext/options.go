@@ -152,7 +152,7 @@ func (o options) layout() layout {
 		kind: o.kind, inodeSize: int(o.int("inode_size")), blockSize: o.int("block_size"),
 		extents: o.on("extents"), hugeFile: o.on("huge_file"), dirNlink: o.on("dir_nlink"),
 		largeDir: o.on("large_dir"), eaInode: o.on("ea_inode"), dirIndex: o.on("dir_index"),
-		project: o.on("project"), casefold: o.on("casefold"),
+		project: o.on("project"), casefold: o.on("casefold"), bits64: o.on("64bit"),
 	}
 }
 
