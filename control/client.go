@@ -21,8 +21,8 @@ var ErrNotRunning = errors.New("no engine is running")
 // asked for may have happened or not. It is an ErrNotRunning.
 var ErrEnded = fmt.Errorf("%w: it ended before it answered", ErrNotRunning)
 
-// errSilent says that an engine has its socket but sends nothing.
-var errSilent = fmt.Errorf("the engine has said nothing for %s: it is stopped or stuck in a system call", silence)
+// ErrSilent says that an engine has its socket but sends nothing.
+var ErrSilent = fmt.Errorf("the engine has said nothing for %s: it is stopped or stuck in a system call", silence)
 
 // Alive reports whether an engine listens in dir.
 func Alive(dir string) bool {
@@ -104,7 +104,7 @@ func Do(ctx context.Context, dir string, do Verb, who string, onEvent func(json.
 func gone(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errSilent
+		return ErrSilent
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
 		return ErrEnded
 	}

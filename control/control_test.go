@@ -235,7 +235,7 @@ func TestSilentEngineIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := gone(os.ErrDeadlineExceeded); !errors.Is(err, errSilent) {
+	if err := gone(os.ErrDeadlineExceeded); !errors.Is(err, ErrSilent) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -180,6 +180,17 @@ func TestBadDaysRefused(t *testing.T) {
 		return attempt{state: dir}
 	})
 	sub("state directory too small", func(t *testing.T) attempt { _, dir := scratch("ext4", 32, "statesmall"); return attempt{state: dir} })
+	sub("SOURCE has more in it than the target can ever hold", func(t *testing.T) attempt {
+		// Two files of 2.5 TiB, in storage that nobody has written yet; blocks of 1 KiB are counted in 32 bits.
+		dev, dir := r.Device(6<<20), r.Path("vast")
+		run("mkfs.xfs", "-q", "-l", "size=64m", dev)
+		run("mkdir", dir)
+		run("mount", dev, dir)
+		t.Cleanup(func() { _ = exec.Command("umount", "-l", dir).Run(); r.Detach(dev) })
+		run("fallocate", "-l", "2500G", dir+"/a")
+		run("fallocate", "-l", "2500G", dir+"/b")
+		return attempt{source: dir, to: "ext4:block_size=1024,64bit=0"}
+	})
 	sub("unknown format", func(*testing.T) attempt { return attempt{to: "zfs"} })
 	sub("unknown format option", func(*testing.T) attempt { return attempt{to: "xfs:speed=1"} })
 	fakes := func(name string, tools map[string]string) []string {

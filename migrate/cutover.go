@@ -95,10 +95,22 @@ func (m *Migration) swap(ctx context.Context, to Side) (done bool, err error) {
 		done, err = a.undo(ctx, err)
 		if !done {
 			m.flushAudit(ctx)
-			return false, err
+			return false, m.toldToStop(ctx, err)
 		}
 	}
 	return true, a.release(ctx)
+}
+
+// toldToStop is err, for whoever asked for a swap that was undone since this engine was told to stop.
+func (m *Migration) toldToStop(ctx context.Context, err error) error {
+	var said *Problem // has words of its own, of a service that did not start perhaps
+	if ctx.Err() == nil || swapBroken(err) || errors.As(err, &said) {
+		return err
+	}
+	return &Problem{
+		Kind: Stopped, What: fmt.Sprintf("undone, the %s stays the truth: the engine was told to stop", m.truth.Truth), Why: err,
+		Hint: "fsmigrate resume " + m.plan.ID + ", then ask again",
+	}
 }
 
 // approach is everything before the record. Each step sees the end of ctx; from "arm" on also the deadline.

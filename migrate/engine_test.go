@@ -553,3 +553,28 @@ func TestRecoveryAsksForHealth(t *testing.T) {
 		t.Fatal(out.Phase, err, r.w.log)
 	}
 }
+
+// An application that nobody stops is still asked whether it is well, also after a crash.
+func TestHealthOfWhatIsNotStopped(t *testing.T) {
+	spec := func(p *Plan) { auto(p); p.Service = ServiceSpec{AcceptEROFS: true, Health: "true"} }
+	r := newRig(t, spec, func(w *world) { w.erofs, w.unwell = true, 1 })
+	if out, err := r.until(t, func(int, Phase) bool { return false }); out.Phase != RolledBack || KindOf(err) != WasReverted {
+		t.Errorf("unwell on the new volume: %s, %v", out.Phase, err)
+	}
+	sc := script{name: "crash before health", plan: spec, world: func(w *world) { w.erofs, w.unwell = true, 1 }}
+	w := newWorld(1, fault{"none", -1})
+	sc.world(w)
+	w.onOp = func(op string) {
+		if op == "health" {
+			w.onOp = nil
+			panic(crash{})
+		}
+	}
+	if _, _, crashed := sc.life(w); !crashed {
+		t.Fatalf("no crash: %v", w.log)
+	}
+	w.died()
+	if out, err, _ := sc.life(w); out.Phase != RolledBack {
+		t.Errorf("after a crash before its health was asked: %s, %v\n%v", out.Phase, err, w.log)
+	}
+}

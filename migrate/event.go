@@ -21,12 +21,12 @@ type Events struct {
 
 // Progress is a moment of a phase that takes long.
 type Progress struct {
-	Phase         Phase
-	Objects       int64
-	Bytes         int64
-	TotalObjects  int64 // estimate; 0: unknown
-	TotalBytes    int64 // estimate; 0: unknown
-	ObjectsPerSec float64
-	BytesPerSec   float64
-	ETA           time.Duration // of convergence; 0: unknown
+	Phase         Phase         `json:"phase"`
+	Objects       int64         `json:"objects"`
+	Bytes         int64         `json:"bytes"`
+	TotalObjects  int64         `json:"total_objects,omitempty"` // estimate; 0: unknown
+	TotalBytes    int64         `json:"total_bytes,omitempty"`   // estimate; 0: unknown
+	ObjectsPerSec float64       `json:"objects_per_second"`
+	BytesPerSec   float64       `json:"bytes_per_second"`
+	ETA           time.Duration `json:"eta_ns,omitempty"` // of convergence; 0: unknown
 }

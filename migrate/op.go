@@ -59,18 +59,35 @@ func (m *Migration) look(ctx context.Context) {
 	}
 	m.backlog = b
 	m.slope.sample(m.clock.Now(), b)
+	m.progressed(b)
 	m.publish()
-	if f := m.opt.Events.Progress; f != nil {
-		if s, ok := m.opt.Subject.(Progresser); ok {
-			p := s.Progress()
-			p.Phase = m.state.Phase
-			f(p)
+}
+
+// progressed tells how far the first walk is, or the comparison of everything: what takes long.
+func (m *Migration) progressed(b Backlog) {
+	s, ok := m.opt.Subject.(Progresser)
+	if !ok || m.state.Phase != Copy && m.state.Phase != Verify {
+		return
+	}
+	p, last, now := s.Progress(), m.progress, m.clock.Now()
+	if m.state.Phase == Verify { // what was copied is what there is to compare
+		p = Progress{Objects: max(0, p.Objects-b.Unverified), TotalObjects: p.Objects}
+		if dt := now.Sub(m.progressAt).Seconds(); last.Phase == Verify && dt > 0 {
+			p.ObjectsPerSec = max(0, float64(p.Objects-last.Objects)/dt)
 		}
+		if p.ObjectsPerSec > 0 {
+			p.ETA = time.Duration(float64(b.Unverified) / p.ObjectsPerSec * float64(time.Second))
+		}
+	}
+	p.Phase = m.state.Phase
+	m.progress, m.progressAt = p, now
+	if f := m.opt.Events.Progress; f != nil {
+		f(p)
 	}
 }
 
 // Progresser is what a subject may also be: then its progress is announced about
-// once a second during Prepare, Copy, Pass and Verify. Called from another goroutine than these.
+// once a second during Copy and Verify. Called from another goroutine than these.
 type Progresser interface {
 	Progress() Progress
 }

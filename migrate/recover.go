@@ -48,7 +48,7 @@ func (m *Migration) recover(ctx context.Context) error {
 			Hint: hintOr(err, "docs/runbook.md: recover by hand with mount(8)"),
 		}
 	}
-	if m.state.Service != "" {
+	if m.state.Service != "" || m.plan.Service.Health != "" && m.state.Phase == Cutover && m.truth.Truth == Shadow {
 		if err := m.restart(ctx); err != nil {
 			return err
 		}
@@ -99,18 +99,23 @@ func (m *Migration) contradiction() error { return Contradiction(m.plan.ID, m.st
 // restart starts the service that a crash may have left stopped. What follows a
 // cutover includes its health, as it would have.
 func (m *Migration) restart(ctx context.Context) error {
-	if m.opt.Service == nil || !m.plan.Service.Configured() {
+	if m.opt.Service == nil {
 		m.state.Service = ""
 		return nil
 	}
-	err := m.startService(ctx, m.truth.Truth)
+	var err error
+	if m.plan.Service.Configured() {
+		err = m.startService(ctx, m.truth.Truth)
+	}
 	if err == nil && m.truth.Truth == Shadow && m.state.Phase != Rollback {
 		began := m.clock.Now()
 		err = m.opt.Service.Health(context.WithoutCancel(ctx), m.env(Shadow))
 		m.hooked(ctx, "health", m.clock.Now().Sub(began), err)
 	}
 	if err != nil && m.truth.Truth == Shadow && m.state.Phase == Cutover {
-		m.state.Service = "starting"
+		if m.plan.Service.Configured() {
+			m.state.Service = "starting"
+		}
 		m.unwell(err) // the phase follows in refit
 	}
 	return m.save(ctx)

@@ -17,19 +17,21 @@ type Migration struct {
 	clock  Clock
 
 	// The engine's goroutine only.
-	state     State
-	truth     Record
-	prepared  bool // the tracker of this process follows the truth
-	backlog   Backlog
-	slope     slope  // how the backlog moves
-	rounds    int    // verifications in a row that found a difference
-	different *Proof // the difference that recopying did not cure
-	reverify  time.Time
-	asked     *pending // the request under way, answered when it has an outcome
-	cause     error    // why it ended without being asked to
-	blockers  []Blocker
-	deferred  []auditLine // audit lines of a cutover, written after the pause
-	quiet     bool        // audit lines are deferred
+	state      State
+	truth      Record
+	prepared   bool // the tracker of this process follows the truth
+	backlog    Backlog
+	progress   Progress
+	progressAt time.Time
+	slope      slope  // how the backlog moves
+	rounds     int    // verifications in a row that found a difference
+	different  *Proof // the difference that recopying did not cure
+	reverify   time.Time
+	asked      *pending // the request under way, answered when it has an outcome
+	cause      error    // why it ended without being asked to
+	blockers   []Blocker
+	deferred   []auditLine // audit lines of a cutover, written after the pause
+	quiet      bool        // audit lines are deferred
 
 	mu        sync.Mutex // guards the rest
 	view      view
@@ -73,7 +75,7 @@ func (o Options) validate() error {
 		return errors.New("migration: no subject")
 	case o.Store == nil:
 		return errors.New("migration: no store")
-	case o.Plan.Service.Configured() && o.Service == nil:
+	case (o.Plan.Service.Configured() || o.Plan.Service.Health != "") && o.Service == nil:
 		return errors.New("migration: the plan has a service, and there is nothing to stop and start it")
 	}
 	return o.Plan.Validate()

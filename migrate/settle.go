@@ -146,7 +146,7 @@ func (a *attempt) start(ctx context.Context) error {
 }
 
 func (a *attempt) health(ctx context.Context) error {
-	if !a.service() {
+	if !a.service() && a.m.plan.Service.Health == "" { // also of an application that is not stopped
 		return nil
 	}
 	if err := a.hook(ctx, "health", a.to, a.m.opt.Service.Health); err != nil {

@@ -124,7 +124,7 @@ type Report struct {
 	Objects     int64     `json:"objects"`
 	Bytes       int64     `json:"bytes"`
 	Passes      int64     `json:"passes"`
-	PauseMS     float64   `json:"pause_ms"` // first moment the source refuses writes → new volume writable
+	PauseMS     float64   `json:"pause_ms"` // of the last swap, as the next three: first moment the old truth refuses writes → new truth writable
 	PredictedMS float64   `json:"predicted_pause_ms"`
 	HooksMS     float64   `json:"hooks_ms"`
 	GapMS       float64   `json:"gap_ms"` // stop hook begins → start hook done

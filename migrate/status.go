@@ -16,6 +16,7 @@ type Status struct {
 	Phase     Phase     `json:"phase"`
 	Since     time.Time `json:"since"`
 	Running   bool      `json:"running"`
+	Silent    string    `json:"engine_silent,omitempty"` // an engine is there and does not answer: who it is. What is said is then of the state directory
 	Paused    bool      `json:"paused,omitempty"`
 	Why       string    `json:"why,omitempty"` // why it is paused, aborting or rolling back
 	Service   string    `json:"service,omitempty"`
@@ -30,6 +31,8 @@ type Status struct {
 	DeviceIDs []string `json:"truth_device_ids,omitempty"`
 
 	Proof Proof `json:"proof"` // n/n verified, different, waived
+
+	Progress *Progress `json:"progress,omitempty"` // of the first walk, or of the comparison of everything, while it lasts
 
 	DirtyUnits     int64     `json:"dirty_units"`
 	DirtyBytes     int64     `json:"dirty_bytes"`
@@ -58,6 +61,7 @@ type view struct {
 	state    State
 	truth    Record
 	backlog  Backlog
+	progress Progress
 	trend    string
 	diverge  bool
 	eta      time.Duration
@@ -69,7 +73,7 @@ type view struct {
 // publish gives readers the state of now.
 func (m *Migration) publish() {
 	v := view{
-		plan: &m.plan, state: m.state, truth: m.truth, backlog: m.backlog, trend: m.slope.trend(),
+		plan: &m.plan, state: m.state, truth: m.truth, backlog: m.backlog, progress: m.progress, trend: m.slope.trend(),
 		diverge: m.slope.diverging, eta: m.slope.eta(), blockers: slices.Clone(m.blockers), wayBack: m.state.Report.WayBack,
 	}
 	v.state.Timeline = slices.Clone(m.state.Timeline)
@@ -96,6 +100,9 @@ func (m *Migration) Status() Status {
 	s.PredictedMS, s.ConsistentAsOf = ms(b.PredictedPause), b.ConsistentAsOf
 	s.Trend, s.Converging, s.ETASeconds = v.trend, !v.diverge, v.eta.Seconds()
 	s.Blockers = v.blockers
+	if s.Phase == v.progress.Phase { // Copy or Verify
+		s.Progress = &v.progress
+	}
 	return s
 }
 
@@ -135,7 +142,11 @@ func reboot(p Plan, st State, truth Record) string {
 	case st.Phase == Cutover || st.Phase == Rollback:
 		return fmt.Sprintf("safe: before the record it is undone, after it finished; the %s is the truth now", truth.Truth)
 	}
-	return fmt.Sprintf("safe: the boot mounts the %s, and the migration resumes", truth.Truth)
+	if p.Persist.NoSuper {
+		return fmt.Sprintf("safe: the boot mounts the %s; resume it then: fsmigrate resume %s", truth.Truth, p.ID)
+	}
+	return fmt.Sprintf("safe: the boot mounts the %s, and fsmigrate@%s.service resumes where run --detach enabled it; else: fsmigrate resume %s",
+		truth.Truth, p.ID, p.ID)
 }
 
 var nextCommand = map[Phase][2]string{ // next, undo

@@ -75,9 +75,8 @@ func Listen(sinks ...func(Event)) migrate.Events {
 		},
 		Checked: func(c migrate.Check) { send(Event{Event: "check", Check: &c}) },
 		Progress: func(p migrate.Progress) {
-			send(Event{Event: "progress", Phase: p.Phase, Progress: &Progress{
-				p.Objects, p.Bytes, p.TotalObjects, p.TotalBytes, p.ObjectsPerSec, p.BytesPerSec, p.ETA.Seconds(),
-			}})
+			named := progressOf(p)
+			send(Event{Event: "progress", Phase: p.Phase, Progress: &named})
 		},
 		PassDone: func(r migrate.PassResult, b migrate.Backlog) {
 			send(Event{Event: "pass", Pass: &Pass{
@@ -151,18 +150,26 @@ func Line(e Event) string {
 	return ""
 }
 
+func progressOf(p migrate.Progress) Progress {
+	return Progress{p.Objects, p.Bytes, p.TotalObjects, p.TotalBytes, p.ObjectsPerSec, p.BytesPerSec, p.ETA.Seconds()}
+}
+
 func progressText(p Progress) string {
 	line := Count(p.Objects)
 	if p.TotalObjects > 0 {
 		line += "/" + Count(p.TotalObjects)
 	}
-	line += " objects, " + Bytes(p.Bytes)
-	if p.TotalBytes > 0 {
-		line += "/" + Bytes(p.TotalBytes)
+	line += " objects"
+	if p.Bytes > 0 || p.TotalBytes > 0 {
+		line += ", " + Bytes(p.Bytes)
+		if p.TotalBytes > 0 {
+			line += "/" + Bytes(p.TotalBytes)
+		}
+		line += ", " + Bytes(int64(p.BytesPerSec)) + "/s"
 	}
-	line += fmt.Sprintf(", %s/s, %.0f objects/s", Bytes(int64(p.BytesPerSec)), p.ObjectsPerSec)
+	line += fmt.Sprintf(", %.0f objects/s", p.ObjectsPerSec)
 	if p.ETASeconds > 0 {
-		line += ", in step in about " + Span(time.Duration(p.ETASeconds*float64(time.Second)).Round(time.Second))
+		line += ", about " + Span(time.Duration(p.ETASeconds*float64(time.Second)).Round(time.Second)) + " left"
 	}
 	return line
 }

@@ -26,6 +26,9 @@ func Page(w io.Writer, s migrate.Status, now time.Time) {
 	row("engine", "%s", engineNote(s))
 	row("truth", "%s", truthNote(s))
 	row("proof", "%s", ProofLine(s.Proof))
+	if s.Progress != nil {
+		row("done", "%s", progressText(progressOf(*s.Progress)))
+	}
 	if live(s) {
 		row("dirty", "%s", dirtyLine(s))
 		row("pause", "%s", pauseLine(s))
@@ -77,6 +80,8 @@ func engineNote(s migrate.Status) string {
 		return "none needed, the migration has ended"
 	case s.Running:
 		return "running"
+	case s.Silent != "":
+		return "DOES NOT ANSWER: " + s.Silent + " is stopped, or stuck in a system call; what follows is what it last recorded"
 	}
 	if s.Phase == migrate.Cutover || s.Phase == migrate.Rollback {
 		return "NOT RUNNING, AND THE CUTOVER IS NOT SETTLED: its watchdog may do it, and this does: fsmigrate resume " + s.ID
@@ -159,8 +164,19 @@ func wayBackLine(s migrate.Status) string {
 }
 
 func nextLine(s migrate.Status) string {
+	if s.Silent != "" {
+		return "look at " + s.Silent + " and the kernel log; once it is gone: fsmigrate resume " + s.ID
+	}
 	if !s.Running && !s.Phase.Ended() {
 		return "fsmigrate resume " + s.ID
+	}
+	if s.Phase == migrate.Hold && !s.Paused {
+		switch {
+		case len(s.Blockers) > 0:
+			return "mend what blocks, then: " + s.Next
+		case s.PredictedMS > s.BudgetMS:
+			return "when less is written, so that the pause is within its budget: " + s.Next
+		}
 	}
 	return dash(s.Next)
 }
@@ -199,6 +215,8 @@ func Table(w io.Writer, list []migrate.Status, now time.Time) {
 	for _, s := range list {
 		engine := "not running"
 		switch {
+		case s.Silent != "":
+			engine = "silent"
 		case s.Running:
 			engine = "running"
 		case s.Phase.Ended():

@@ -86,6 +86,9 @@ func CheckTable(w io.Writer, checks []migrate.Check) {
 		if c.Verdict == migrate.Refused {
 			verdict = "REFUSED"
 		}
+		if c.Impossible {
+			verdict = "IMPOSSIBLE"
+		}
 		lead := fmt.Sprintf("  %-7s  %-*s  ", verdict, name, c.Name)
 		found, need := Safe(dash(c.Found)), Safe(dash(c.Need))
 		indent := strings.Repeat(" ", 2+7+2+name+2)

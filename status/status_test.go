@@ -77,7 +77,12 @@ func pages() map[string]migrate.Status {
 	lost.Running = false
 	torn := base(migrate.Cutover)
 	torn.Running, torn.Service, torn.Next, torn.Undo = false, "stopped", "fsmigrate wait data --for reverse", ""
-	return map[string]migrate.Status{"lost": lost, "torn": torn, "hold": hold, "full": full, "busy": busy, "dead": dead, "blocked": blocked, "reverse": reverse, "closed": closed, "ended": ended}
+	walk := base(migrate.Copy)
+	walk.Proof, walk.Next = migrate.Proof{}, "fsmigrate wait data --for hold"
+	walk.Progress = &migrate.Progress{Phase: migrate.Copy, Objects: 410000, TotalObjects: 1200000, Bytes: 12 << 30, TotalBytes: 40 << 30, ObjectsPerSec: 9000, BytesPerSec: 90 << 20, ETA: 88 * time.Second}
+	silent := base(migrate.Hold)
+	silent.Running, silent.Silent = false, "process 77"
+	return map[string]migrate.Status{"walk": walk, "silent": silent, "lost": lost, "torn": torn, "hold": hold, "full": full, "busy": busy, "dead": dead, "blocked": blocked, "reverse": reverse, "closed": closed, "ended": ended}
 }
 
 func TestPages(t *testing.T) {

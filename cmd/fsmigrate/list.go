@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -40,27 +41,10 @@ func (a *app) readable(ctx context.Context) (list []migrate.Status, unread error
 	for _, id := range ids {
 		s, err := a.statusOf(ctx, id)
 		if err != nil {
-			unread = err
+			unread = errors.Join(unread, err)
 			continue
 		}
 		list = append(list, s)
 	}
 	return list, unread
-}
-
-// all is the status of every migration.
-func (a *app) all(ctx context.Context) ([]migrate.Status, error) {
-	ids, err := statedir.List(a.State)
-	if err != nil {
-		return nil, err
-	}
-	list := []migrate.Status{}
-	for _, id := range ids {
-		s, err := a.statusOf(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, s)
-	}
-	return list, nil
 }

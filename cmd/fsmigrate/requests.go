@@ -157,7 +157,8 @@ func (a *app) statusOf(ctx context.Context, id string) (migrate.Status, error) {
 		}
 		return s, openErr
 	}
-	if !errors.Is(err, control.ErrNotRunning) {
+	silent := errors.Is(err, control.ErrSilent)
+	if !silent && !errors.Is(err, control.ErrNotRunning) {
 		return s, err
 	}
 	st, err := dir.Load(ctx)
@@ -168,7 +169,11 @@ func (a *app) statusOf(ctx context.Context, id string) (migrate.Status, error) {
 	if err != nil {
 		return s, ambiguous(err)
 	}
-	return migrate.StatusOf(dir.Plan(), st, truth), nil
+	s = migrate.StatusOf(dir.Plan(), st, truth)
+	if silent {
+		s.Silent = fmt.Sprintf("process %d", dir.LockedBy())
+	}
+	return s, nil
 }
 
 // ambiguous is evidence that cannot be read, as the page that says what to do.

@@ -35,12 +35,9 @@ running engine, from the state directory. Members of the group fsmigrate may use
 				}
 				return a.print(s, func(w io.Writer) { status.Page(w, s, time.Now()) })
 			}
-			list, err := a.all(ctx)
-			if err != nil {
-				return err
-			}
-			return a.print(list, func(w io.Writer) {
-				if len(list) == 0 {
+			list, unread := a.readable(ctx) // one that cannot be read hides none of the others
+			if err := a.print(list, func(w io.Writer) {
+				if len(list) == 0 && unread == nil {
 					fmt.Fprintln(w, "no migrations")
 				}
 				for i, s := range list {
@@ -49,7 +46,10 @@ running engine, from the state directory. Members of the group fsmigrate may use
 					}
 					status.Page(w, s, time.Now())
 				}
-			})
+			}); err != nil {
+				return err
+			}
+			return unread
 		},
 	})
 }

@@ -119,8 +119,9 @@ func (h *Host) Run(ctx context.Context, e Engine) (migrate.Outcome, error) {
 	err = errors.Join(err, server.Drain(2*time.Second))
 	wg.Wait()
 	if runErr != nil {
-		if err != nil {
-			h.Warn("after the end", err.Error(), "")
+		if err != nil && h.opt.Display != nil { // nobody shows what comes after the end
+			h.opt.Display.Event(status.Event{Event: "warning", At: time.Now(), What: "not all was written after the end", Why: err.Error(),
+				Hint: "fsmigrate status says how it ended, and --json has the report"})
 		}
 		return outcome, runErr
 	}

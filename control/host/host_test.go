@@ -258,3 +258,31 @@ func TestFilesThatCannotBeWritten(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// lines keeps what a display was told.
+type lines struct {
+	mu sync.Mutex
+	e  []status.Event
+}
+
+func (l *lines) Event(e status.Event) { l.mu.Lock(); l.e = append(l.e, e); l.mu.Unlock() }
+func (l *lines) Say(string)           {}
+func (l *lines) Close()               {}
+
+// A migration that ends otherwise than finalized still says that its report was not written.
+func TestReportNotWrittenIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	d := new(lines)
+	e, _, ended := start(t, t.Context(), Options{Dir: dir, Display: d, Extras: Extras{Report: filepath.Join(dir, "none", "report.json")}})
+	e.enter(migrate.RolledBack)
+	e.end <- &migrate.Problem{Kind: migrate.WasReverted, What: "rolled back"}
+	if err := <-ended; migrate.KindOf(err) != migrate.WasReverted {
+		t.Error(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := d.e[len(d.e)-1]
+	if last.Event != "warning" || !strings.Contains(last.Why, "report.json") {
+		t.Errorf("the last that is said: %+v", last)
+	}
+}
