@@ -19,6 +19,7 @@ type Service struct {
 	Images []Image
 	Disks  []Disk
 	Mark   func(text string) error
+	Tell   func() string // what reading MarksFile gives; nil: nothing
 }
 
 // maxIO is the largest read or write that is served at once, in bytes.
@@ -121,6 +122,9 @@ func (f *files) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 
 func (f *files) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	d := f.disk(in.NodeId)
+	if in.NodeId == marksInode && f.s.Tell != nil && in.Offset == 0 {
+		return fuse.ReadResultData([]byte(f.s.Tell())), fuse.OK
+	}
 	if d == nil {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
@@ -195,6 +199,9 @@ func (f *files) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLi
 func (f *files) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
 func failed(what string, err error) fuse.Status {
+	if errno, asked := err.(syscall.Errno); asked { // a Faulty's
+		return fuse.Status(errno)
+	}
 	fmt.Fprintf(os.Stderr, "record: %s: %v\n", what, err)
 	return fuse.EIO
 }

@@ -1,17 +1,19 @@
-// Command recorder is the machine's disks in the tests of power cuts: a process of its
-// own that serves images as files of a mount, for loops with direct I/O.
+// Command recorder is the machine's disks in the tests of power cuts and of failing disks: a
+// process of its own that serves images as files of a mount, for loops with direct I/O.
 //
 //	recorder record   --dir MNT --log LOG --images source=128M,shadow=320M,state=64M
 //	recorder continue --dir MNT --log LOG --after LOG --cut N/LOSS/SEED
 //	recorder serve    --dir MNT --log LOG --cut N/LOSS/SEED
+//	recorder fail     --dir MNT --images source=PATH,spare=PATH
 //	recorder dump     --log LOG --cut N/LOSS/SEED --image NAME --to-file FILE
 //	recorder show     --log LOG [--from N --to N]
 //
 // record logs everything that is written and serves until its mount is gone. continue does the
 // same with images that hold what a cut of another log left, and dump writes one of those to a
 // sparse file. serve serves what a
-// power cut after N entries would have left, and forgets what is written to it. Both say
-// "ready" when the mount is there. show prints entries.
+// power cut after N entries would have left, and forgets what is written to it. fail serves
+// image files that fail as the file of marks says (record.Faults). All say "ready" when
+// the mount is there. show prints entries.
 package main
 
 import (
@@ -42,13 +44,13 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: recorder record|continue|serve|dump|show [flags]")
+		return errors.New("usage: recorder record|continue|serve|fail|dump|show [flags]")
 	}
 	var f flags
 	fs := flag.NewFlagSet("recorder "+args[0], flag.ExitOnError)
 	fs.StringVar(&f.dir, "dir", "", "where the images are served")
 	fs.StringVar(&f.log, "log", "", "the log")
-	fs.StringVar(&f.images, "images", "", "record: NAME=SIZE, by comma; sizes in MiB with an M")
+	fs.StringVar(&f.images, "images", "", "record: NAME=SIZE, by comma; sizes in MiB with an M. fail: NAME=PATH")
 	fs.StringVar(&f.cut, "cut", "", "ENTRIES/LOSS/SEED; ENTRIES may be \"end\"")
 	fs.StringVar(&f.after, "after", "", "continue: the log that was cut")
 	fs.StringVar(&f.image, "image", "", "dump: which")
@@ -63,6 +65,8 @@ func run(args []string) error {
 		return f.resume()
 	case "serve":
 		return f.serve()
+	case "fail":
+		return f.fail()
 	case "dump":
 		return f.dump()
 	case "show":
@@ -174,6 +178,25 @@ func (f flags) serve() error {
 	s := record.Service{Images: l.Images}
 	for i := range s.Images {
 		s.Disks = append(s.Disks, state.Disk(i))
+	}
+	return until(fd, s)
+}
+
+func (f flags) fail() error {
+	fd, err := record.Apart(f.dir)
+	if err != nil {
+		return err
+	}
+	faults := record.Faults{}
+	s := record.Service{Mark: faults.Mark, Tell: faults.Tell}
+	for _, image := range strings.Split(f.images, ",") {
+		name, path, _ := strings.Cut(image, "=")
+		d, err := record.OpenFile(path)
+		if err != nil {
+			return err
+		}
+		faults[name] = &record.Faulty{Disk: d}
+		s.Images, s.Disks = append(s.Images, record.Image{Name: name}), append(s.Disks, faults[name])
 	}
 	return until(fd, s)
 }
