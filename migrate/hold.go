@@ -26,6 +26,13 @@ func backoff(n int) time.Duration {
 	return min(firstRetry<<n, lastRetry)
 }
 
+// notYet says that the next attempt which nobody asked for has to wait. A moment further away
+// than any wait was set by a clock that has been set back since, and counts for nothing.
+func (m *Migration) notYet() bool {
+	left := m.state.NotBefore.Sub(m.clock.Now())
+	return left > 0 && left <= lastRetry
+}
+
 // hold keeps both sides in step until there is a reason to cut over.
 func (m *Migration) hold(ctx context.Context) (move, error) {
 	if err := m.follow(ctx); err != nil {
@@ -41,7 +48,7 @@ func (m *Migration) hold(ctx context.Context) (move, error) {
 		if over++; m.backlog.PredictedPause <= m.budget() {
 			over = 0
 		}
-		switch due := m.policy.Allows(now) && !now.Before(m.state.NotBefore); {
+		switch due := m.policy.Allows(now) && !m.notYet(); {
 		case m.asked != nil && m.asked.Kind == AskCutover, due && over == 0 && len(m.blockers) == 0:
 			err := m.ready(ctx, Shadow)
 			if err == nil {
@@ -195,7 +202,7 @@ func (m *Migration) postpone(ctx context.Context, why error) error {
 		m.answer(why)
 		return m.save(ctx)
 	}
-	if !m.state.NotBefore.After(m.clock.Now()) { // not counted by an attempt that began
+	if !m.notYet() { // not counted by an attempt that began
 		m.state.Failures++
 	}
 	wait := backoff(m.state.Failures - 1)

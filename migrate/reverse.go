@@ -155,7 +155,7 @@ func (m *Migration) goBack() bool {
 	if m.asked != nil && m.asked.Kind == AskRollback {
 		return true
 	}
-	return m.state.Want == wantBack && !m.clock.Now().Before(m.state.NotBefore)
+	return m.state.Want == wantBack && !m.notYet()
 }
 
 func (m *Migration) canGoBack(ctx context.Context) error {

@@ -32,6 +32,7 @@ type pair struct {
 	setup    func() // run by every worker on its own thread: its I/O priority
 
 	t0            atomic.Int64 // T0: unix nanoseconds before syncfs(from) at the start of the walk
+	steps         clockSteps   // of the clock since T0
 	epoch         atomic.Uint64
 	limboMu       sync.Mutex
 	limboFD       int
@@ -178,19 +179,26 @@ func (p *pair) lock(n Node) *sync.Mutex {
 // synced after it, so that any later store through a mapping faults and bumps its ctime.
 func (p *pair) begin() error {
 	p.judgeLostFound()
-	p.t0.Store(time.Now().UnixNano())
+	p.t0.Store(p.steps.begin(time.Now()))
 	return p.syncFrom()
 }
 
 // young reports whether a file with this ctime may have dirty pages that a store
 // through a mapping would not fault on, so that it needs an fdatasync before it is read.
 func (p *pair) young(ctimeSec int64, ctimeNsec uint32) bool {
-	return ctimeSec*1e9+int64(ctimeNsec) >= p.t0.Load()-int64(p.from.stamp)-int64(coarseTick)
+	return ctimeSec*1e9+int64(ctimeNsec) >= p.t0.Load()-int64(p.steps.see(time.Now()))-int64(p.from.stamp)-int64(coarseTick)
 }
+
+// stampAhead is how far ahead of the clock a stamp is that no change just now can have given:
+// more than the second to which some are rounded.
+const stampAhead = 2 * time.Second
 
 // isRacy reports whether a change after `read` could carry the very ctime that was
 // recorded: then the fingerprint proves nothing until the file is read again later.
 func (p *pair) isRacy(ctimeSec int64, ctimeNsec uint32, read time.Time) bool {
+	if time.Until(time.Unix(ctimeSec, int64(ctimeNsec))) > stampAhead {
+		return false // a clock that was ahead gave it: no change has it before the clock is there again
+	}
 	if p.from.stamp >= time.Second {
 		return ctimeSec >= read.Unix()-1
 	}
