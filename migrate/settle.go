@@ -35,6 +35,10 @@ func (a *attempt) undo(ctx context.Context, cause error) (done bool, err error) 
 		return false, a.broken(cause, err)
 	}
 	m.prepared = false
+	if HintOf(cause) == "" && KindOf(cause) == Failed && ctx.Err() == nil {
+		cause = &Problem{Kind: Failed, What: fmt.Sprintf("undone, and the %s is the truth and writable", old), Why: cause,
+			Hint: "see the kernel log for what hung or failed, then ask again"}
+	}
 	err = a.startOld(ctx, cause)
 	m.disarm()
 	return false, err

@@ -100,6 +100,10 @@ func (p *pair) digest(ctx context.Context, w *worker, fd int, a *copier.Attr, di
 		}
 	}
 	sum, _, err := copier.DigestFd(ctx, fd, a.Size, copier.DigestOptions{Direct: direct, Sparse: sparse, Throttle: p.throttle, Buffers: w.bufs})
+	var read *copier.SourceError // so it calls whatever it reads
+	if errors.As(err, &read) {
+		err = &copier.TargetError{Op: "read back", Off: read.Off, Err: read.Err}
+	}
 	return sum, err
 }
 

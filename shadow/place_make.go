@@ -208,6 +208,10 @@ func (p *Place) Make(ctx context.Context) error {
 	if err := p.mkfs(ctx, f, d, rec); err != nil {
 		return err
 	}
+	// mkfs may not tell of writes that failed, and what it says it made is never made again.
+	if err := p.recognise(migrate.Shadow, d.Path); err != nil {
+		return fmt.Errorf("%w: %w", errUnformatted, err)
+	}
 	if err := p.step("made"); err != nil {
 		return err
 	}
@@ -254,6 +258,10 @@ func (p *Place) mkfs(ctx context.Context, f formats.Format, d blockdev.Device, r
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Run(); err != nil {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && ctx.Err() == nil {
+				err = fmt.Errorf("%w: %w", errUnformatted, err)
+			}
 			return fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, lastLine(out.String()))
 		}
 	}

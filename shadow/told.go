@@ -14,9 +14,11 @@ import (
 // engine's sentinels to those that it decides on.
 func (t *Tree) told(err error) error {
 	var te *copier.TargetError
-	switch {
+	switch p := t.active(); {
 	case err == nil:
 		return nil
+	case p != nil && p.back && (copier.Full(err) || errors.As(err, &te) && dead(te.Err)):
+		return t.toldBack(err)
 	case copier.Full(err):
 		t.full.Store(true)
 		free, total := t.spareSpace()
@@ -32,7 +34,7 @@ func (t *Tree) told(err error) error {
 	case errors.Is(err, errSourceSync):
 		return &migrate.Problem{Kind: migrate.Failed, What: "the source could not be synced", Why: err,
 			Hint: "its device fails: see the kernel log, and fsmigrate status " + t.o.Plan.ID}
-	case errors.As(err, &te) && dead(te.Err):
+	case errors.As(err, &te) && dead(te.Err), errors.Is(err, errUnformatted):
 		return &migrate.Problem{Kind: migrate.Failed, What: "the spare failed; the source is untouched",
 			Why: fmt.Errorf("%w: %w", migrate.ErrOtherSide, err), Hint: "see the kernel log, and use another spare"}
 	case errors.Is(err, ErrStore), errors.Is(err, unix.ENOSPC) && te == nil:
@@ -45,6 +47,30 @@ func (t *Tree) told(err error) error {
 			Hint: hint + ", then: fsmigrate resume " + t.o.Plan.ID}
 	}
 	return err
+}
+
+// toldBack is told for the volume that follows after the cutover: it is not the spare, and
+// the one that must not be touched is not the source.
+func (t *Tree) toldBack(err error) error {
+	if copier.Full(err) {
+		return &migrate.Problem{Kind: migrate.Stopped, What: "the old volume is full", Why: err,
+			Hint: "it follows again when it has room; or close the way back: fsmigrate finalize " + t.o.Plan.ID}
+	}
+	return &migrate.Problem{Kind: migrate.Failed, What: "the old volume failed; the new one is untouched",
+		Why: fmt.Errorf("%w: %w", migrate.ErrOtherSide, err), Hint: "see the kernel log; nothing leads back any more: fsmigrate finalize " + t.o.Plan.ID}
+}
+
+// errUnformatted says that the new format could not be laid down on a spare that the
+// checks found fit for it.
+var errUnformatted = errors.New("the spare does not take the new format")
+
+// deviceError says of an error on the way to the other volume whether it is of its device.
+func deviceError(op string, err error) error {
+	var te *copier.TargetError
+	if err == nil || errors.As(err, &te) || !dead(err) {
+		return err
+	}
+	return &copier.TargetError{Op: op, Off: -1, Err: err}
 }
 
 // dead reports whether err says that a volume or its device cannot be relied on any

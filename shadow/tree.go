@@ -140,7 +140,7 @@ func (t *Tree) Prepare(ctx context.Context, to migrate.Side) error {
 		return nil
 	}
 	if err := t.place.Make(ctx); err != nil {
-		return err
+		return t.told(deviceError("format", err))
 	}
 	if err := t.enlist(); err != nil {
 		return err
@@ -152,13 +152,13 @@ func (t *Tree) Prepare(ctx context.Context, to migrate.Side) error {
 	dst, err := t.volume(ctx, migrate.Shadow, true)
 	if err != nil {
 		unix.Close(from.fd)
-		return err
+		return t.told(deviceError("mount", err))
 	}
 	p, err := t.newPair(from, dst, 'f')
 	if err != nil {
 		unix.Close(from.fd)
 		unix.Close(dst.fd)
-		return err
+		return t.told(err)
 	}
 	p.waived = func(class string) bool { _, ok := t.o.Plan.Waives(class); return ok }
 	// The tracker starts before anything is read, or what changes between the two is lost.
@@ -437,12 +437,17 @@ func (t *Tree) Verify(ctx context.Context) (migrate.Proof, error) {
 	if p == nil {
 		return migrate.Proof{}, errNotPrepared
 	}
+	if p.to.fd < 0 { // the last remount failed
+		if err := t.reopen(ctx, p); err != nil {
+			return migrate.Proof{}, t.told(deviceError("mount", err))
+		}
+	}
 	if err := p.checkpoint(ctx); err != nil {
 		return migrate.Proof{}, t.told(err)
 	}
 	if !p.verifies.Load() && p == t.there {
 		if err := t.remount(ctx, p); err != nil {
-			return migrate.Proof{}, err
+			return migrate.Proof{}, t.told(deviceError("mount again", err))
 		}
 	}
 	proof, err := p.verifyAll(ctx)
@@ -464,12 +469,17 @@ func (t *Tree) remount(ctx context.Context, p *pair) error {
 	}
 	if err != nil {
 		// Without a remount there is no proof, but the next attempt finds a volume.
-		again, openErr := t.volume(context.WithoutCancel(ctx), migrate.Shadow, true)
-		if openErr == nil {
-			p.to = again
-			openErr = p.openLimbo()
-		}
-		return errors.Join(err, openErr)
+		return errors.Join(err, t.reopen(context.WithoutCancel(ctx), p))
+	}
+	p.to = v
+	return p.openLimbo()
+}
+
+// reopen gives a pair the shadow back.
+func (t *Tree) reopen(ctx context.Context, p *pair) error {
+	v, err := t.volume(ctx, migrate.Shadow, true)
+	if err != nil {
+		return err
 	}
 	p.to = v
 	return p.openLimbo()

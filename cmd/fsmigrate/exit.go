@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -94,8 +95,12 @@ func failureOf(err error) failure {
 		}
 	}
 	var a *migrate.Ambiguous
-	if errors.As(err, &a) && f.Hint == "" {
+	switch {
+	case f.Hint != "":
+	case errors.As(err, &a):
 		f.Hint = a.Decide
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		f.Hint = "allow more open files: ulimit -n, or LimitNOFILE= of the unit"
 	}
 	return f
 }
