@@ -181,6 +181,3 @@ func (r *faultRig) off() {
 	}
 	r.disks.stop()
 }
-
-// path is a file of the lab's own, for who looks at a device's content.
-func (r *faultRig) path(name string) string { return filepath.Join(r.disks.dir, r.disks.prefix+name) }
