@@ -85,8 +85,8 @@ func runTasks(ctx context.Context, n int, p *pair, first []task) error {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if p.setup != nil {
-				p.setup()
+			if p.setup != nil && !p.fenced {
+				p.setup() // behind the fence it is the service that waits for us
 			}
 			w := &worker{q: q, bufs: copier.NewBuffers(), recs: p.nodes.Batch()}
 			finished := false
