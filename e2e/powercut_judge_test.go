@@ -171,8 +171,8 @@ func (r *powerRig) judgeVolume(v *verdict, cut record.Cut) {
 	if err != nil {
 		v.bad("the volume cannot be read: %v", err)
 	}
-	// btrfs's replay of its log brings such a name back once in a thousand cuts, also on a plain
-	// volume: the file under its true name is right all the same.
+	// btrfs brought such a name back in one of about a thousand cuts, on a source that nobody but
+	// the application had written to: the file under its true name was right all the same.
 	if r.fsType() == "btrfs" && len(wrong) > 0 && !slices.ContainsFunc(wrong, func(s string) bool { return !pledge.Revived(s) }) {
 		v.revived, wrong = wrong, nil
 	}
