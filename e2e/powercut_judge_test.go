@@ -123,7 +123,11 @@ func (r *powerRig) bootCut() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.Env = r.env()
+		// What mount(8) remembers of an earlier state's devices is no older than a second and
+		// not looked at again: a volume with another number was not found by its UUID.
+		known := r.Path("blkid.tab")
+		_ = os.Remove(known)
+		cmd.Env = r.env("BLKID_FILE=" + known)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 		}
