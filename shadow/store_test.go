@@ -3,10 +3,12 @@ package shadow
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -98,7 +100,7 @@ func TestStoreOnAFullDisk(t *testing.T) {
 	must(t, unix.Mount("tmpfs", mnt, "tmpfs", unix.MS_REMOUNT, "size=400m"))
 	// The lock is this process's until it ends: what is there is read from a copy.
 	copied := filepath.Join(mnt, "copy")
-	run(t, "cp", "-a", dir, copied)
+	copyStill(t, dir, copied)
 	s, err = OpenStore(copied, StoreOptions{CacheBytes: 1 << 20})
 	must(t, err)
 	j, err = s.Journal('f')
@@ -108,6 +110,24 @@ func TestStoreOnAFullDisk(t *testing.T) {
 		t.Errorf("%+v %v", r, err)
 	}
 	must(t, s.Close())
+}
+
+// copyStill copies a store's directory once nothing in the background removes files of it any more.
+func copyStill(t *testing.T, from, to string) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for try := 1; ; try++ {
+		out, err := exec.Command("cp", "-a", from, to).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if try == 50 {
+			t.Fatalf("%v: %s", err, out)
+		}
+		must(t, os.RemoveAll(to))
+		<-tick.C
+	}
 }
 
 // A directory that cannot be synced, or a log that cannot be made, is an error of the
