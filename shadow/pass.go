@@ -22,7 +22,8 @@ const (
 
 	// While a long pass runs `to` is written out all the time: a new file system's small
 	// files cost more processor time to write out than to create, and what is left for the end
-	// is done by one thread, while nobody copies.
+	// is done by one thread, while nobody copies. Not by a gentle copy: while `to` is synced an
+	// application's own sync waits where they share a disk, and each second is too often for that.
 	flushEvery   = time.Second
 	flushObjects = 2000     // fewer than these, and
 	flushBytes   = 32 << 20 // less than these wait for the next time
@@ -351,7 +352,7 @@ func (p *pair) checkpointsDuring(ctx context.Context) (during context.Context, s
 				err = p.checkpoint(during)
 			case <-flush.C:
 				o, b := p.objects.Load(), p.bytes.Load()
-				if o-objects >= flushObjects || b-bytes >= flushBytes {
+				if p.setup == nil && (o-objects >= flushObjects || b-bytes >= flushBytes) {
 					objects, bytes = o, b
 					err = p.syncTo()
 				}
