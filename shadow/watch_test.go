@@ -458,16 +458,21 @@ func TestWatchMergesHotFiles(t *testing.T) {
 	n := v.node("hot")
 	w, h := watchVolume(t, v, WatchOptions{})
 	const writes = 20_000
-	must(t, onFile(v.path("hot"), func(fd int) error {
+	// The kernel merges with what waits in its queue: a reader that is as quick as the writer, as
+	// on a loaded machine, would leave it nothing to merge with.
+	h.mu.Lock()
+	err := onFile(v.path("hot"), func(fd int) error {
 		for i := range writes {
 			if _, err := unix.Pwrite(fd, []byte{1}, int64(i)); err != nil {
 				return err
 			}
 		}
 		return nil
-	}))
+	})
+	h.mu.Unlock()
+	must(t, err)
 	evs := h.after(t, w)
-	if about(evs, n)&unix.FAN_MODIFY == 0 || len(evs) > writes/2 { // on a loaded machine the reader is often as quick as the writer
+	if about(evs, n)&unix.FAN_MODIFY == 0 || len(evs) > writes/20 {
 		t.Errorf("%d events of %d writes", len(evs), writes)
 	}
 }
