@@ -36,6 +36,11 @@
 //     record of a later epoch. A kill without a power cut loses neither side's page
 //     cache, and nothing is copied again.
 //
+// And one that not even a mark would have shown: a store of the application whose data
+// writeback brought to the source's disk, before the log with its ctime got there. After the cut the inode is
+// as it was copied, and the content is not. So with another boot id every file is Doubted: its
+// content on the source is read again before it counts as verified, and copied only where it differs.
+//
 // Past its limit, over quota, or when events were lost the journal becomes coarse: marks whose
 // reason the scan would find are dropped and the scan is asked for (NeedRescan). Marks that
 // it would not find are Firm and stay: differences that verification found, objects that

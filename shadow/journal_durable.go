@@ -294,7 +294,7 @@ func (j *Journal) Recover(bootID string) (Recovery, error) {
 	case r.Coarse:
 		r.Distrust, err = m.Distrust(0)
 	case r.Rebooted:
-		r.Distrust, err = m.Distrust(r.Epoch)
+		r.Distrust, err = m.Doubt(r.Epoch)
 	}
 	if err != nil {
 		return r, fmt.Errorf("recover journal %q: %w", j.ns, err)
@@ -341,6 +341,17 @@ func (j *Journal) loadMarker() error {
 	_, coarse, err := j.s.get([]byte{j.ns, 'q'}, nil)
 	j.coarse.Store(coarse)
 	return err
+}
+
+// committedUnder is the boot id of the last Commit of a journal; "" when there was none.
+func (s *Store) committedUnder(ns byte) (string, error) {
+	j, err := s.Journal(ns)
+	if err != nil {
+		return "", fmt.Errorf("open journal: %w", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.bootID, nil
 }
 
 // A marker's bytes: version 1, epoch (uvarint), boot id up to the end.

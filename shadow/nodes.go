@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // NodeMap says for every object of one side which object of the other side it
@@ -183,27 +185,57 @@ func (m *NodeMap) DirtyAfter(epoch uint64, mark func(Node)) error {
 // epoch, so that the next scan of all inodes finds it different and it is copied again.
 // It returns how many those are.
 func (m *NodeMap) Distrust(epoch uint64) (int64, error) {
+	var late int64
+	err := m.change(func(r *Record) bool {
+		if r.Epoch <= epoch {
+			return false
+		}
+		late++
+		r.Print, r.Flags = 0, r.Flags&^Verified
+		return true
+	})
+	return late, err
+}
+
+// Doubt is what is left of the claims after a power cut. A file's inode and its content reach
+// the disk by different ways: what was written last may be there, by writeback, and the ctime that
+// would show it gone with the file system's log. So no file's Print says any more what it
+// holds: each is Doubted until it was read again, and nothing is Verified. Records that were
+// copied after epoch are distrusted too; how many those are is the result.
+func (m *NodeMap) Doubt(epoch uint64) (int64, error) {
+	var late int64
+	err := m.change(func(r *Record) bool {
+		was := *r
+		r.Flags &^= Verified
+		if r.Type == unix.S_IFREG>>12 && r.Size > 0 {
+			r.Flags |= Doubted
+		}
+		if r.Epoch > epoch {
+			r.Print = 0
+			late++
+		}
+		return *r != was
+	})
+	return late, err
+}
+
+// change has fn change every record, and keeps those of which it says that it did.
+func (m *NodeMap) change(fn func(*Record) bool) error {
 	b := m.Batch()
 	defer b.Close()
-	var n int64
-	err := m.Iterate(func(node Node, r *Record) error {
-		if r.Epoch <= epoch {
+	err := m.Iterate(func(n Node, r *Record) error {
+		if !fn(r) {
 			return nil
 		}
-		n++
-		r.Print, r.Flags = 0, r.Flags&^Verified
-		if err := b.Put(node, r); err != nil {
+		if err := b.Put(n, r); err != nil || b.Len() < 1000 {
 			return err
-		}
-		if b.Len() < 1000 {
-			return nil
 		}
 		return b.Commit()
 	})
 	if err != nil {
-		return n, err
+		return err
 	}
-	return n, b.Commit()
+	return b.Commit()
 }
 
 // load reads the whole map once for its inode numbers, and again for the prints

@@ -18,6 +18,7 @@ const (
 	Linked                     // has, or had, several names
 	Waived                     // differs in ways that the plan waives
 	Limbo                      // stands in the other side's limbo: it has no name on this side
+	Doubted                    // a file over which a power cut came: its Print does not vouch for what this side holds
 )
 
 // Record is what the node map knows of one object: where it stands on the other

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/fsmigrate/fsmigrate/copier"
@@ -177,6 +178,28 @@ func TestNodeMapPrintsAndDistrust(t *testing.T) {
 	}
 	if r, _, _ := m.Get(Node{91, 1}); r.Flags&Verified != 0 || r.Print != 0 || r.To != (Node{1090, 1}) {
 		t.Errorf("%+v", r)
+	}
+}
+
+// After a power cut no file's content is vouched for by its inode, and nothing is verified.
+func TestNodeMapDoubt(t *testing.T) {
+	m := memStore(t, vfs.NewMem()).Map('f')
+	const file, dir = unix.S_IFREG >> 12, unix.S_IFDIR >> 12
+	put := func(ino uint64, r Record) {
+		r.To, r.Print = Node{ino + 1000, 1}, 7
+		must(t, m.Put(Node{ino, 1}, &r))
+	}
+	put(1, Record{Type: file, Size: 1, Epoch: 3, Flags: Verified | Linked})
+	put(2, Record{Type: file, Size: 0, Epoch: 3, Flags: Verified})
+	put(3, Record{Type: dir, Size: 4096, Epoch: 3, Flags: Verified})
+	put(4, Record{Type: file, Size: 9, Epoch: 4, Flags: Verified})
+	if late, err := m.Doubt(3); err != nil || late != 1 {
+		t.Errorf("%d are of a later epoch, %v", late, err)
+	}
+	for ino, want := range map[uint64]Record{1: {Flags: Doubted | Linked, Print: 7}, 2: {Print: 7}, 3: {Print: 7}, 4: {Flags: Doubted}} {
+		if r, _, err := m.Get(Node{ino, 1}); err != nil || r.Flags != want.Flags || r.Print != want.Print {
+			t.Errorf("%d: flags %#x, print %d, %v; want %#x, %d", ino, r.Flags, r.Print, err, want.Flags, want.Print)
+		}
 	}
 }
 

@@ -402,7 +402,7 @@ func (p *pair) update(ctx context.Context, w *worker, n Node, what What) error {
 			}
 			return p.outdated(n, &rec, p.waived != nil && p.waived(unreadable))
 		}
-		rec.Digest, rec.Flags = res.Digest, rec.Flags&^NoDigest
+		rec.Digest, rec.Flags = res.Digest, rec.Flags&^(NoDigest|Doubted)
 		p.copied(0, res.Read)
 	}
 	if err := p.dress(w, dst, &want); err != nil {

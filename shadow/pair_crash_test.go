@@ -21,6 +21,7 @@ import (
 type crashRig struct {
 	syncRig
 	sdev, ddev, from, to, state string
+	boots                       string            // makes the boot id another one
 	files                       map[string]string // acknowledged: path → content
 	seed                        uint64
 	rnd                         *rand.Rand
@@ -46,6 +47,7 @@ func (r *crashRig) open() {
 	must(r.t, err)
 	boot, err := blockdev.BootID()
 	must(r.t, err)
+	boot += r.boots
 	r.p, err = newPair(pairOptions{From: r.volume(r.src, r.sdev, r.from), To: r.volume(r.dst, r.ddev, r.to), Store: r.store,
 		Space: 'f', BootID: boot, Workers: 3, Limbo: ".fsmigrate-test"})
 	must(r.t, err)

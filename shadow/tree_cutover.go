@@ -195,7 +195,11 @@ func (t *Tree) turnAround(ctx context.Context, p *pair) error {
 		return err
 	}
 	if len(built) == 0 {
-		if err := p.buildFrom(ctx, t.store.Map('f')); err != nil {
+		proven, err := t.store.committedUnder('f')
+		if err == nil {
+			err = p.buildFrom(ctx, t.store.Map('f'), proven != t.boot)
+		}
+		if err != nil {
 			return err
 		}
 		if err := t.store.SetMeta(builtKey, []byte("1"), true); err != nil {
@@ -215,8 +219,9 @@ func (t *Tree) turnAround(ctx context.Context, p *pair) error {
 
 // buildFrom makes the node map of the way back by turning the one of the way there
 // around: at the fence both sides were proven equal. What is not as the swap's witness
-// saw it is dirty, also if it was changed through a mapping.
-func (p *pair) buildFrom(ctx context.Context, there *NodeMap) error {
+// saw it is dirty, also if it was changed through a mapping. After a power cut since then the
+// witness knows the inodes only, and what the files hold is read again.
+func (p *pair) buildFrom(ctx context.Context, there *NodeMap, cut bool) error {
 	if err := p.syncFrom(); err != nil {
 		return err
 	}
@@ -250,6 +255,11 @@ func (p *pair) buildFrom(ctx context.Context, there *NodeMap) error {
 	if err == nil {
 		err = b.Commit()
 	}
+	if err == nil && cut {
+		if _, err = p.nodes.Doubt(epoch); err == nil {
+			_, err = p.recount()
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("turn the node map around: %w", err)
 	}
@@ -279,21 +289,11 @@ func (t *Tree) Guard(ctx context.Context, old migrate.Side) error {
 
 // doubt takes the claim to be equal from every object: somebody else may have written `to`.
 func (p *pair) doubt() error {
-	b := p.nodes.Batch()
-	defer b.Close()
-	err := p.nodes.Iterate(func(n Node, r *Record) error {
-		if r.Flags&Verified == 0 {
-			return nil
-		}
+	err := p.nodes.change(func(r *Record) bool {
+		was := r.Flags
 		r.Flags &^= Verified
-		if err := b.Put(n, r); err != nil || b.Len() < 1000 {
-			return err
-		}
-		return b.Commit()
+		return r.Flags != was
 	})
-	if err == nil {
-		err = b.Commit()
-	}
 	if err != nil {
 		return fmt.Errorf("doubt what is on %s: %w", p.to.device, err)
 	}

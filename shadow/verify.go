@@ -99,8 +99,11 @@ func (c *check) differs(path, what string) {
 // verifyAll compares every object that is not verified-clean. The caller has mounted
 // `to` anew, so that it is read from its device.
 func (p *pair) verifyAll(ctx context.Context) (migrate.Proof, error) {
+	return p.verifyEach(ctx, new(check))
+}
+
+func (p *pair) verifyEach(ctx context.Context, c *check) (migrate.Proof, error) {
 	began := time.Now()
-	c := new(check)
 	p.fresh.take()
 	var tasks []task
 	batch := make([]checkNode, 0, chunk)
@@ -143,10 +146,10 @@ func (p *pair) verifyAll(ctx context.Context) (migrate.Proof, error) {
 func (p *pair) readBack(ctx context.Context) (migrate.Proof, error) {
 	began := time.Now()
 	nodes, ok := p.fresh.take()
-	if !ok {
-		return p.verifyAll(ctx)
-	}
 	c := &check{direct: true}
+	if !ok {
+		return p.verifyEach(ctx, c)
+	}
 	var tasks []task
 	units := int64(len(nodes))
 	for len(nodes) > 0 {
@@ -229,8 +232,9 @@ func (p *pair) checkSome(ctx context.Context, w *worker, c *check, nodes []check
 const readTo = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NOATIME
 
 // checkOne compares one object of both sides. What is dirty is left to the next
-// pass. The content of `from` is not read again: its digest was taken when it was, and
-// its fingerprint says that it has not changed since. dst is what e.rec.To was opened as, or -1.
+// pass. The content of `from` is read again only where a power cut came over it: else its digest was
+// taken when it was, and its fingerprint says that it has not changed since. dst is what
+// e.rec.To was opened as, or -1.
 func (p *pair) checkOne(ctx context.Context, w *worker, c *check, e checkNode, dst int) error {
 	n := e.Node
 	l := p.lock(n)
@@ -281,6 +285,17 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, e checkNode, d
 		p.markChanged(n, rec) // what it was copied as is not known: nothing can be compared with that
 		return nil
 	}
+	if rec.Flags&Doubted != 0 {
+		holds, err := p.holds(ctx, w, c, n, rec)
+		if err != nil {
+			return err
+		}
+		if !holds {
+			p.journal.Mark(n, Data|Attrs|Firm)
+			return nil
+		}
+		rec.Flags &^= Doubted
+	}
 	what, err := p.compare(ctx, w, c, n, rec, src, dst, &want)
 	if err != nil {
 		return err
@@ -301,6 +316,29 @@ func (p *pair) checkOne(ctx context.Context, w *worker, c *check, e checkNode, d
 	c.differs(fdPath(src), what)
 	p.differs(n, fdPath(src), what)
 	return nil
+}
+
+// holds reads a file of `from` again over which a power cut came, and reports whether it is what was
+// copied. Its Print is still that of the copy, so it was not stored to since the boot, and its holes are zeros.
+func (p *pair) holds(ctx context.Context, w *worker, c *check, n Node, rec *Record) (bool, error) {
+	fd, err := p.from.open(n, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK|unix.O_NOFOLLOW)
+	if vanished(err) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		return false, nil // its mark has the next pass find out
+	}
+	if err != nil {
+		return false, p.sourceFailed(n, "open", err)
+	}
+	defer unix.Close(fd)
+	a, err := copier.ReadStat(fd)
+	if err != nil {
+		return false, p.sourceFailed(n, "stat", err)
+	}
+	c.bytes.Add(min(a.Size, a.Blocks*512))
+	sum, _, err := copier.DigestFd(ctx, fd, a.Size, copier.DigestOptions{Sparse: a.Sparse() && a.Size > copier.DigestSame, Throttle: p.throttle, Buffers: w.bufs})
+	if err != nil {
+		return false, p.contentFailed(n, fd, err)
+	}
+	return sum == rec.Digest, nil
 }
 
 // toCheck is the record of what is to be compared; nil when there is nothing to compare.

@@ -47,7 +47,7 @@ var kinds = []struct {
 		"(*shadow.Store).SetMeta", "(*shadow.Store).apply", "(*shadow.Store).Drop",
 		"(*github.com/cockroachdb/pebble/v2.DB).Apply", "(*github.com/cockroachdb/pebble/v2.Batch).Set",
 		"(*github.com/cockroachdb/pebble/v2.Batch).Delete", "(*github.com/cockroachdb/pebble/v2.Batch).DeleteRange",
-		"(*shadow.NodeMap).Put", "(*shadow.NodeMap).Delete", "(*shadow.NodeMap).PutRanges", "(*shadow.NodeMap).Distrust",
+		"(*shadow.NodeMap).Put", "(*shadow.NodeMap).Delete", "(*shadow.NodeMap).PutRanges", "(*shadow.NodeMap).Distrust", "(*shadow.NodeMap).Doubt",
 		"(*shadow.Batch).Put", "(*shadow.Batch).Delete", "(*shadow.Batch).Commit",
 		"(*shadow.worker).put", "(*shadow.worker).commit",
 		"(*shadow.pair).record", "(*shadow.pair).recordPlace", "(*shadow.pair).lostData",
