@@ -159,17 +159,18 @@ func (t *Throttle) listenOnce(ctx context.Context) (float64, error) {
 
 // adjust lowers the limit by up to half, the more the more others waited, and
 // lets it grow by a little when they did not. In proportion, because the silence
-// is not perfect: the kernel's own writeback of what was copied waits in it. rate is what was moved per second since the last listening. Above
-// twice of what the copy reaches anyway, the limit is lifted.
+// is not perfect: the kernel's own writeback of what was copied waits in it. rate is what was moved per second since the last listening; 0 is
+// the silence before the first byte. Above twice of what the copy reaches anyway, the limit is lifted.
 func (t *Throttle) adjust(rate float64) {
 	s := &t.share
 	if t.heard > heardAt {
 		t.every = listenOften
+		if rate == 0 {
+			// Nothing was moved before this silence, so that nothing of ours waits in it: it is all theirs.
+			s.rate = floorRate
+		}
 		if s.rate == 0 {
-			s.rate = firstRate
-			if rate > 0 {
-				s.rate = min(s.rate, rate)
-			}
+			s.rate = min(firstRate, rate)
 		}
 		s.rate = max(s.rate*(1-t.heard/2), floorRate)
 		return

@@ -121,6 +121,19 @@ func TestThrottleGentle(t *testing.T) {
 	}
 }
 
+// What is heard before the first byte is somebody else for certain: the copy begins at its floor,
+// and no application has to wait until the limit has come down to it.
+func TestThrottleBeginsGently(t *testing.T) {
+	f := fakeMachine{others: 0.3}
+	th := f.throttle(PolicyGentle, 0)
+	if got := f.copyFor(t, th, time.Second, 4096, 1<<30) / 4096; got > 600 {
+		t.Errorf("%.0f small files in the first second beside others", got)
+	}
+	if _, rate := th.Heard(); rate != floorRate {
+		t.Errorf("limit %v", rate)
+	}
+}
+
 // A kernel without pressure information leaves the cap alone to work.
 func TestThrottleWithoutPressure(t *testing.T) {
 	f := fakeMachine{broken: true}
