@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fsmigrate/fsmigrate/blockdev/memgroup"
 	"github.com/fsmigrate/fsmigrate/formats"
 )
 
@@ -24,10 +25,14 @@ const (
 	ireqAGNo    = 1 << 0
 	ireqNrext64 = 1 << 2
 
+	handleIno64 = 0x81 // FILEID_INO32_GEN | XFS_FILEID_TYPE_64FLAG
+
 	ireqSize = 64
 	statSize = 192
 
 	perCall = 1024 // inodes an ioctl: 192 KiB
+
+	inodeMemory = 1024 // bytes that the kernel's inode takes, at least (xfs_inode in slabinfo)
 )
 
 // Scan asks bulkstat, one allocation group after the other, several at a time.
@@ -49,7 +54,7 @@ func (format) ScanBatch(ctx context.Context, t formats.ScanTarget, _ uint64, fn 
 	workers := min(int(ags), max(2, runtime.NumCPU()), 8)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sc := &bulkScan{fd: t.MountFD, ctx: ctx, ags: make(chan uint32), full: make(chan []formats.InodeRecord, workers), free: make(chan []formats.InodeRecord, 3*workers)}
+	sc := &bulkScan{fd: t.MountFD, ctx: ctx, memory: memgroup.New(), ags: make(chan uint32), full: make(chan []formats.InodeRecord, workers), free: make(chan []formats.InodeRecord, 3*workers)}
 	var feeder, wg sync.WaitGroup
 	feeder.Add(1)
 	go func() {
@@ -103,6 +108,7 @@ func (format) ScanBatch(ctx context.Context, t formats.ScanTarget, _ uint64, fn 
 type bulkScan struct {
 	fd         int
 	ctx        context.Context
+	memory     *memgroup.Keeper
 	ags        chan uint32
 	full, free chan []formats.InodeRecord
 }
@@ -148,10 +154,38 @@ func (sc *bulkScan) group(ag uint32, buf []byte) error {
 		for i := range n {
 			batch = append(batch, decode(buf[ireqSize+i*statSize:][:statSize]))
 		}
+		if err := sc.memory.Room(sc.ctx, int64(n)*inodeMemory, func() { sc.recall(batch) }); err != nil {
+			return err
+		}
 		select {
 		case sc.full <- batch:
 		case <-sc.ctx.Done():
 			return sc.ctx.Err()
+		}
+	}
+}
+
+// recall has the kernel keep a few of these inodes in the group's list of what it can let go
+// of. Bulkstat's are in none, and a group whose list is empty does not ask the file
+// system, which would let go of all of them.
+func (sc *bulkScan) recall(batch []formats.InodeRecord) {
+	const few = 8
+	var fid [12]byte // struct xfs_fid64: ino u64, gen u32
+	opened := 0
+	for i := range batch {
+		r := &batch[i]
+		if r.Nlink == 0 || r.Mode&unix.S_IFMT == unix.S_IFDIR { // a directory's parents would be looked up
+			continue
+		}
+		binary.NativeEndian.PutUint64(fid[:], r.Ino)
+		binary.NativeEndian.PutUint32(fid[8:], r.Gen)
+		fd, err := unix.OpenByHandleAt(sc.fd, unix.NewFileHandle(handleIno64, fid[:]), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		unix.Close(fd)
+		if opened++; opened == few {
+			return
 		}
 	}
 }
