@@ -173,6 +173,27 @@ func TestRollbackThatWaitsIsStored(t *testing.T) {
 	}
 }
 
+// Who asks for the rollback that waits, and is told that it cannot be, has ended the waiting: a
+// crash does not bring it back (until looks at what is stored whenever the engine waits).
+func TestRefusedRollbackIsStored(t *testing.T) {
+	r := newRig(t, auto, func(w *world) { w.unwell = 1 })
+	r.w.onOp = func(name string) {
+		if name == "health" && r.w.unwell > 0 {
+			r.w.blocks = []Blocker{{Class: "different", Object: "f", Why: "for good"}}
+		}
+	}
+	var answer error
+	wanted := false
+	ask := r.askedAt(Reverse, AskRollback, &answer)
+	out, err := r.until(t, func(waits int, p Phase) bool {
+		wanted = wanted || p == Reverse && r.w.state.Want == wantBack
+		return ask(waits, p)
+	})
+	if out.Phase != Reverse || !wanted || answer == nil {
+		t.Fatalf("%s, wanted %v, answered %v: %v", out.Phase, wanted, answer, err)
+	}
+}
+
 // The end of the way back is told to whoever listens, at the moment it comes.
 func TestWayBackIsTold(t *testing.T) {
 	r := newRig(t, func(p *Plan) { auto(p); p.Cutover.Old = "keep" }, nil)

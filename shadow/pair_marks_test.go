@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/copier"
+	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // These tests ask for marks one by one. Elsewhere an event of the same change, or a scan, sets
@@ -290,6 +291,53 @@ func TestPairBaselineMarks(t *testing.T) {
 		r.wantDirty(name, r.node(name), Data|Attrs|Entries)
 	}
 	r.wantWhole("a directory", r.node("d"))
+}
+
+// A directory that changed after its entries were compared is compared again, whether or not
+// that was heard.
+func TestPairDirectoryThatChangedIsComparedAgain(t *testing.T) {
+	r := newStillRig(t, "ext4", "ext4", "mkdir d; echo x > d/f")
+	dir := r.node("d")
+	before := dirState{listed: true, print: 1} // no print of it as it is
+	must(t, r.do(func(_ context.Context, w *worker) error { return r.p.dressDir(w, dir, before) }))
+	r.wantDirty("the directory", dir, Entries|Attrs)
+}
+
+// After an overflow no list of names is complete.
+func TestPairOverflowForgetsNames(t *testing.T) {
+	r := newStillRig(t, "ext4", "ext4", "mkdir d; echo x > d/f")
+	r.p.names.add(r.node("d"), "f")
+	r.p.handle(Event{Overflow: true})
+	r.wantWhole("a directory", r.node("d"))
+}
+
+// Between a scan that took note of a dead watch and the watch that replaces it nobody listens:
+// the new one begins with a scan of its own.
+func TestTreeScansOnceMoreAfterADeadWatch(t *testing.T) {
+	r := newSyncRig(t, "ext4", "ext4")
+	ctx := context.Background()
+	r.sh("mkdir d; echo x > d/f")
+	must(t, r.p.walk(ctx))
+	r.quiet()
+	r.w.mu.Lock()
+	r.w.buf = r.w.buf[:8] // too small for any event: EINVAL
+	r.w.mu.Unlock()
+	r.sh("echo more >> d/f; touch d/seen")
+	<-r.w.done
+	r.passes() // that was under way
+	if need, why := r.p.journal.NeedRescan(); need {
+		t.Fatalf("the scan took no note: %s", why)
+	}
+	r.sh("echo unheard > d/new")
+	tree := &Tree{watches: map[migrate.Side]*Watch{migrate.Source: r.w}}
+	must(t, tree.rewatch(r.p))
+	must(t, tree.unwatch(migrate.Source))
+	if need, _ := r.p.journal.NeedRescan(); !need {
+		t.Error("the new watch begins without a scan")
+	}
+	r.wantWhole("a directory", r.node("d"))
+	r.passes()
+	r.equal()
 }
 
 // The next process looks at the root in any case, scans, and says so.

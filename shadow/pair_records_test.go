@@ -72,6 +72,29 @@ func TestPairBatchesAreBounded(t *testing.T) {
 	}
 }
 
+// A change of all records is written in pieces too.
+func TestNodeMapChangesInPieces(t *testing.T) {
+	m := memStore(t, nil).Map('f')
+	for i := range uint64(2000) {
+		must(t, m.Put(Node{Ino: i + 1, Gen: 1}, &Record{To: Node{Ino: i + 1, Gen: 2}, Epoch: 1}))
+	}
+	seen := 0
+	must(t, m.change(func(rec *Record) bool {
+		if seen++; seen == 1500 {
+			first, _, err := m.Get(Node{Ino: 1, Gen: 1})
+			if must(t, err); first.Epoch != 2 {
+				t.Errorf("after 1500 changes the map has epoch %d of the first", first.Epoch)
+			}
+		}
+		rec.Epoch = 2
+		return true
+	}))
+	last, _, err := m.Get(Node{Ino: 2000, Gen: 1})
+	if must(t, err); seen != 2000 || last.Epoch != 2 {
+		t.Errorf("%d were changed; the last has epoch %d", seen, last.Epoch)
+	}
+}
+
 // The way back's node map is made of what is on disk, and is durable before anything is written by it.
 func TestOrderOfTurningAround(t *testing.T) {
 	r := newStillRig(t, "ext4", "ext4", "echo x > f")

@@ -165,8 +165,7 @@ func (p *pair) markDirsIfAsked() error {
 func (p *pair) markAllDirs() error {
 	return p.nodes.Iterate(func(n Node, r *Record) error {
 		if r.Type == unix.S_IFDIR>>12 {
-			p.names.allOf(n)
-			p.journal.Mark(n, Entries|Attrs|Firm)
+			p.journal.Mark(n, Entries|Attrs|Firm) // and a firm mark is one of all names
 		}
 		return nil
 	})

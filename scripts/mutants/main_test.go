@@ -37,7 +37,7 @@ func current(t *testing.T) (sites []*site, all []*code, table []*row, text strin
 	return sites, all, table, string(b)
 }
 
-// The document names every call that the code has now, and no other. (That the faults'
+// The document names every call that the code has now, and no other, and none that no test misses. (That the faults'
 // anchors are there is looked at on the way.)
 func TestDocumentIsCurrent(t *testing.T) {
 	sites, _, table, text := current(t)
@@ -50,9 +50,10 @@ func TestDocumentIsCurrent(t *testing.T) {
 		want = append(want, r.id)
 		if r.cutover {
 			path++
-			if !r.known() {
-				t.Errorf("nothing catches %s, on the path of a cutover: write a test, then make mutants", r.id)
-			}
+		}
+		// Off the path a new call may wait to be asked, but not be known to be missed.
+		if !r.known() && (r.cutover || r.asked) {
+			t.Errorf("nothing catches %s: write a test, then make mutants", r.id)
 		}
 	}
 	if path < 40 {
