@@ -45,25 +45,27 @@ type mark struct {
 	text string
 }
 
-// newPowerRig makes the disks and mounts the source and the third.
-func newPowerRig(t *testing.T, p pair) *powerRig {
+// newPowerRig makes the disks and mounts the source and the third, which has a file system of
+// the kind root.
+func newPowerRig(t *testing.T, p pair, root string) *powerRig {
 	t.Helper()
 	r := &powerRig{rig: &rig{Lab: vol.New(t), t: t, pair: p}}
 	r.root, r.dir, r.report = r.Path("root"), r.Path("data"), r.Path("report.json")
 	r.state, r.fstab = r.Path("root/state"), r.Path("root/fstab")
 	r.ownBootID()
 	r.disks = newDisks(t, r.Lab)
-	size := func(spec string) int {
+	size := func(spec string, least int) int {
 		switch fstypeOf(spec) {
 		case "xfs", "btrfs":
 			return 320 // the least that mkfs makes without complaint
 		}
-		return 128
+		return least
 	}
-	r.disks.record(size(p.spec), max(size(p.to), size(p.spec)+32), 192)
+	source := size(p.spec, 128)
+	r.disks.record(source, max(size(p.to, 128), source+32), size(root, 192))
 	r.attached()
 	vol.Mkfs(t, p.spec, r.source)
-	vol.Mkfs(t, "ext4", r.disks.loops["state"])
+	vol.Mkfs(t, root, r.disks.loops["state"])
 	r.Mount(r.source, "data")
 	r.Mount(r.disks.loops["state"], "root")
 	uuid := strings.TrimSpace(vol.Run(t, "blkid", "-p", "-s", "UUID", "-o", "value", r.source))
@@ -151,11 +153,16 @@ printf "hook $1 done" >%[2]s
 // scene is a migration that is recorded: of what, under which application, to which end.
 type scene struct {
 	pair
-	mix string // of e2e/pledge
-	end string // rollback, finalize or abort
+	root string // the file system that holds the state directory
+	mix  string // of e2e/pledge
+	end  string // rollback, finalize or abort
 }
 
-func (s scene) String() string { return s.name + "_" + s.mix + "_" + s.end }
+func (s scene) String() string { return s.name + "_" + s.mix + "_" + s.end + "_on_" + s.root }
+
+// roots are the file systems of the state directory. They differ in what an fsync of one file
+// takes along of what was done before: with ext4 and xfs nearly all, with btrfs little.
+var roots = []string{"ext4", "btrfs", "xfs"}
 
 // recorded runs a whole migration under the application.
 func (r *powerRig) recorded(seed uint64, s scene) {

@@ -12,7 +12,7 @@ import (
 
 // resumeCut lets the migration go on after a cut, to an end that the cut chooses: abort
 // or cutover before the record, finalize or rollback after it. The volume that is in
-// place then is, in everything that anybody can see of it, what was booted.
+// place then, and right after a cutover, is, in everything that anybody can see of it, what was booted.
 func (r *powerRig) resumeCut(v *verdict, cut record.Cut) {
 	r.t.Helper()
 	switch v.phase {
@@ -25,8 +25,18 @@ func (r *powerRig) resumeCut(v *verdict, cut record.Cut) {
 		v.bad("look at the volume: %v", err)
 		return
 	}
+	same := func(when string) {
+		after, err := oracle.Take(r.dir, window)
+		if err != nil {
+			v.bad("look at the volume: %v", err)
+			return
+		}
+		if d := before.Compare(after); len(d) > 0 {
+			v.bad("%s, and the volume is not what was booted:\n    %s", when, strings.Join(d, "\n    "))
+		}
+	}
 	r.background(nil, "resume", id)
-	want := r.toTheEnd(v, cut.Seed)
+	want := r.toTheEnd(v, cut.Seed, func() { same("resumed from " + v.phase + " to the cutover") })
 	r.engine.code(r.t, toEnd)
 	r.engine = nil
 	v.resumed = fmt.Sprintf("from %s to %s", v.phase, want)
@@ -34,19 +44,13 @@ func (r *powerRig) resumeCut(v *verdict, cut record.Cut) {
 		v.bad("resumed from %s: phase %v, want %s (%v)", v.phase, s["phase"], want, err)
 		return
 	}
-	after, err := oracle.Take(r.dir, window)
-	if err != nil {
-		v.bad("look at the volume: %v", err)
-		return
-	}
-	if d := before.Compare(after); len(d) > 0 {
-		v.bad("%s, and the volume is not what was booted:\n    %s", v.resumed, strings.Join(d, "\n    "))
-	}
+	same("resumed " + v.resumed)
 	r.judgeVolume(v, cut)
 }
 
-// toTheEnd asks for what ends the migration, and answers the phase that it will end in.
-func (r *powerRig) toTheEnd(v *verdict, choice uint64) (want string) {
+// toTheEnd asks for what ends the migration, and answers the phase that it will end in. It
+// calls switched where it had the volume switched to the shadow.
+func (r *powerRig) toTheEnd(v *verdict, choice uint64, switched func()) (want string) {
 	r.t.Helper()
 	switch {
 	case v.phase == "finalizing":
@@ -61,6 +65,9 @@ func (r *powerRig) toTheEnd(v *verdict, choice uint64) (want string) {
 		return "aborted"
 	}
 	r.cutOver()
+	if v.truth == "source" { // else a rollback may be on its way
+		switched()
+	}
 	if choice%2 == 0 {
 		r.must([]string{"finalize", id})
 		return "finalized"
@@ -93,7 +100,7 @@ func (r *powerRig) again(rng *rand.Rand, first record.Cut, states int) tally {
 	stop := s.markPhases()
 	defer stop()
 	s.background(nil, "resume", id)
-	s.toTheEnd(&v, first.Seed)
+	s.toTheEnd(&v, first.Seed, func() {})
 	s.engine.code(t, toEnd)
 	stop()
 	s.finish()

@@ -37,7 +37,7 @@ func TestPowerCuts(t *testing.T) {
 	total, asked := tally{}, states
 	for n, s := range scenes(rng) {
 		t.Run(fmt.Sprintf("%d_%s", n, s), func(t *testing.T) {
-			r := newPowerRig(t, s.pair)
+			r := newPowerRig(t, s.pair, s.root)
 			r.recorded(rng.Uint64(), s)
 			total.add(r.judgeCuts(rng, min(each, states)))
 		})
@@ -60,13 +60,13 @@ func TestPowerCuts(t *testing.T) {
 }
 
 // scenes are what is recorded, without end: one to rollback, one to finalize, in each
-// five one that is aborted; formats and applications change too.
+// five one that is aborted; formats, applications and what holds the state change too.
 func scenes(rng *rand.Rand) iter.Seq2[int, scene] {
-	mixes, pair, mix := pledge.Mixes(), rng.IntN(1000), rng.IntN(1000)
+	mixes, pair, mix, root := pledge.Mixes(), rng.IntN(1000), rng.IntN(1000), rng.IntN(len(roots))
 	return func(yield func(int, scene) bool) {
 		for n := 0; ; n++ {
 			end := []string{"rollback", "finalize", "rollback", "finalize", "abort"}[n%5]
-			if !yield(n, scene{pairs[(pair+n)%len(pairs)], mixes[(mix+n+n/len(mixes))%len(mixes)], end}) {
+			if !yield(n, scene{pairs[(pair+n)%len(pairs)], roots[(root+n+n/len(pairs))%len(roots)], mixes[(mix+n+n/len(mixes))%len(mixes)], end}) {
 				return
 			}
 		}
