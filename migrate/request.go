@@ -18,6 +18,19 @@ const (
 	AskFinalize RequestKind = "finalize"
 )
 
+// Ends is the phase in which the migration has ended when k was done; false for what does not end it.
+func (k RequestKind) Ends() (Phase, bool) {
+	switch k {
+	case AskAbort:
+		return Aborted, true
+	case AskRollback:
+		return RolledBack, true
+	case AskFinalize:
+		return Finalized, true
+	}
+	return "", false
+}
+
 // Request is one request, with what the audit log records of who asks.
 type Request struct {
 	Kind RequestKind `json:"kind"`
@@ -26,7 +39,8 @@ type Request struct {
 
 type pending struct {
 	Request
-	answer chan error // of capacity 1
+	answer chan error  // of capacity 1
+	refuse func(error) // nil; or told of an answer that is an error
 }
 
 func (p *pending) reply(err error) {
@@ -35,6 +49,9 @@ func (p *pending) reply(err error) {
 	}
 	select {
 	case p.answer <- err:
+		if err != nil && p.refuse != nil {
+			p.refuse(err)
+		}
 	default: // answered already; the first answer stands
 	}
 }
@@ -76,6 +93,15 @@ func (m *Migration) post(r Request) *pending {
 	if m.interrupt != nil && interrupts(r.Kind) {
 		m.interrupt(errYield)
 	}
+	return p
+}
+
+// askFirst queues what Run is there for. refuse ends the run when it did not succeed.
+func (m *Migration) askFirst(refuse func(error)) *pending {
+	p := &pending{Request: *m.opt.Ask, answer: make(chan error, 1), refuse: refuse}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.queue = append(m.queue, p)
 	return p
 }
 
@@ -139,9 +165,8 @@ func (m *Migration) end(err error) {
 }
 
 func (m *Migration) outcomeFor(k RequestKind, err error) error {
-	reached := map[RequestKind]Phase{AskAbort: Aborted, AskRollback: RolledBack, AskFinalize: Finalized}
-	switch want, ok := reached[k]; {
-	case ok && m.state.Phase == want:
+	switch want, ends := k.Ends(); {
+	case ends && m.state.Phase == want:
 		return nil
 	case k == AskCutover && m.state.Phase == Finalized:
 		return nil

@@ -57,6 +57,10 @@ type Options struct {
 
 	Unpause bool // a migration that was paused goes on
 
+	// Ask is what Run is there for, nil: to go on. It is asked for as soon as Run knows where it
+	// stands, and Run ends when it has its outcome: stopped resumably where that is a refusal.
+	Ask *Request
+
 	poll time.Duration // how often long operations are looked at; <0: never
 }
 
@@ -137,6 +141,25 @@ func (m *Migration) run(ctx context.Context) error {
 	m.mu.Lock()
 	m.recovered = true
 	m.mu.Unlock()
+	if m.opt.Ask == nil {
+		return m.phases(ctx)
+	}
+	ctx, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	p := m.askFirst(refuse)
+	err := m.phases(ctx)
+	select {
+	case why := <-p.answer:
+		if why != nil {
+			err = why
+		}
+	default:
+	}
+	return err
+}
+
+// phases goes through them until the migration has ended.
+func (m *Migration) phases(ctx context.Context) error {
 	for !m.state.Phase.Ended() {
 		if !m.swapping() {
 			if err := m.attend(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,6 +144,27 @@ func TestPlaceSpareFile(t *testing.T) {
 	must(t, p.Settle(ctx, migrate.Source))
 	r.settled(migrate.Source)
 	must(t, p.Release(ctx, migrate.Shadow))
+}
+
+// What was taken away is released: a migration whose spare is gone could never be aborted by a
+// process that had not opened it before.
+func TestPlaceReleaseOfWhatIsGone(t *testing.T) {
+	r := newPlaceRig(t, rigOptions{from: "ext4", to: "ext4"})
+	must(t, r.prepared().Close())
+	r.sh("losetup", "-d", r.spare)
+	p := r.open()
+	var said []any
+	p.o.Audit = func(event string, fields map[string]any) error {
+		said = append(said, event, fields["gone"] != nil)
+		return nil
+	}
+	must(t, p.Release(context.Background(), migrate.Shadow))
+	if !slices.Equal(said, []any{"released", true}) {
+		t.Errorf("the audit log says %v", said)
+	}
+	if _, err := p.Open(context.Background(), migrate.Shadow, true); !errors.Is(err, blockdev.ErrNoDevice) {
+		t.Errorf("it is opened: %v", err)
+	}
 }
 
 // --old keep: the old volume is never written after the fence.

@@ -321,6 +321,10 @@ func (p *Place) Release(ctx context.Context, side migrate.Side) error {
 		return nil
 	}
 	d, err := p.deviceIfThere(side)
+	if errors.Is(err, blockdev.ErrNoDevice) {
+		// It was taken away, and what we held of it went with the process that held it.
+		return errors.Join(p.dropLedger(side), p.o.Audit("released", map[string]any{"side": side, "gone": err.Error()}))
+	}
 	if err != nil || d == nil {
 		return err
 	}

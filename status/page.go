@@ -182,7 +182,7 @@ func nextLine(s migrate.Status) string {
 }
 
 func undoLine(s migrate.Status) string {
-	if !s.Running && s.Undo != "" {
+	if s.Silent != "" && s.Undo != "" {
 		return "fsmigrate resume " + s.ID + ", then " + s.Undo
 	}
 	return dash(s.Undo)

@@ -39,7 +39,7 @@ func fakeWiring() wiring {
 		engine: func(_ context.Context, r engineRequest) (host.Engine, error) {
 			return migrate.New(migrate.Options{
 				Plan: r.Dir.Plan(), Subject: &fakeSubject{dir: r.Dir.Path()}, Store: r.Dir,
-				Service: r.Service, Watchdog: r.Watchdog, Events: r.Events, BootID: "boot",
+				Service: r.Service, Watchdog: r.Watchdog, Events: r.Events, BootID: "boot", Ask: r.Ask,
 			})
 		},
 		settle: func(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error {

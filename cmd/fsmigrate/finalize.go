@@ -12,6 +12,6 @@ func newFinalize(a *app) *cobra.Command {
 		long: `Stops following, proves that the old device is released, writes the native fstab
 entry of the new volume (a backup is kept), and says what to do with the old device.
 The old volume is left as it is.`,
-		exits: exits{0: "it is finalized", 1: "", 2: "", 3: "not after a cutover, or no engine runs", 7: ""},
+		exits: exits{0: "it is finalized", 1: "", 2: "", 3: "not after a cutover", 7: ""},
 	})
 }

@@ -91,7 +91,7 @@ func (a *app) ask(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKi
 			Why: errors.New("whatever it had not recorded is undone, by its watchdog now or when it is resumed"), Hint: "fsmigrate status " + dir.ID(),
 		}
 	case errors.Is(err, control.ErrNotRunning):
-		return notRunning(ctx, dir, kind, err)
+		return a.askNobody(ctx, dir, kind, err)
 	case errors.As(err, &signal):
 		return &migrate.Problem{
 			Kind: migrate.Failed, What: fmt.Sprintf("not waiting any more; the %s of %s goes on", kind, dir.ID()), Why: err,
@@ -115,6 +115,20 @@ func (a *app) ask(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKi
 			fmt.Fprint(w, oldDevice(dir.Plan()))
 		}
 	})
+}
+
+// askNobody is a request where no engine runs. What ends a migration makes this process its
+// engine, for that and no longer; the others need one that follows the changes, and goes on to.
+func (a *app) askNobody(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKind, why error) error {
+	s, err := dir.Load(context.WithoutCancel(ctx))
+	if _, ends := kind.Ends(); err == nil && ends && !s.Phase.Ended() && dir.LockedBy() == 0 {
+		err := a.supervise(ctx, dir, &migrate.Request{Kind: kind, Who: strings.Join(a.argv, " ")})
+		if err == nil && kind == migrate.AskFinalize && !a.JSON {
+			fmt.Fprint(a.out, oldDevice(dir.Plan()))
+		}
+		return err
+	}
+	return notRunning(ctx, dir, kind, why)
 }
 
 // notRunning says why nobody could be asked.

@@ -81,7 +81,7 @@ func (a *app) resume(ctx context.Context, args []string, o ResumeOptions) error 
 		}
 	}
 	if !o.Detach {
-		return a.supervise(ctx, dir)
+		return a.supervise(ctx, dir, nil)
 	}
 	if !o.NoSupervisor && !service.Systemd() {
 		return noSystemd()

@@ -13,6 +13,6 @@ func newRollback(a *app) *cobra.Command {
 nothing that was written since is lost, unless status says that the way back is
 stale or closed. Waits for the outcome.`,
 		exits: exits{0: "it is rolled back", 1: "undone: the new volume is the truth and in use", 2: "",
-			3: "not after a cutover, the way back is closed, or no engine runs", 7: "", 8: "differences were found, it was undone"},
+			3: "not after a cutover, or the way back is closed", 7: "", 8: "differences were found, it was undone"},
 	})
 }

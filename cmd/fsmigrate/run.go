@@ -90,7 +90,7 @@ func (a *app) run(ctx context.Context, c *cobra.Command, arg string, o RunOption
 	if o.Detach {
 		return a.detach(ctx, dir, o.NoSupervisor)
 	}
-	return a.supervise(ctx, dir)
+	return a.supervise(ctx, dir, nil)
 }
 
 // directories finds out now, and not at the end of a day's copying, that a file has no place to be.

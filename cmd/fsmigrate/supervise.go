@@ -21,8 +21,8 @@ import (
 )
 
 // supervise makes this process the engine of the migration in dir, until it ends or
-// is told to stop.
-func (a *app) supervise(ctx context.Context, dir *statedir.Dir) error {
+// is told to stop. ask is what it is there for; nil: to go on.
+func (a *app) supervise(ctx context.Context, dir *statedir.Dir, ask *migrate.Request) error {
 	ctx, release := untilSignal(ctx)
 	defer release()
 	if err := dir.Lock(); err != nil {
@@ -35,7 +35,7 @@ func (a *app) supervise(ctx context.Context, dir *statedir.Dir) error {
 	}
 	display := status.NewDisplay(a.out, a.JSON, terminal(a.out))
 	h := host.New(host.Options{Dir: dir.Path(), Display: display, Extras: extras, Advise: a.advise})
-	engine, err := a.engine(ctx, dir, h)
+	engine, err := a.engine(ctx, dir, h, ask)
 	if err != nil {
 		display.Close()
 		if cause := context.Cause(ctx); cause != nil && migrate.KindOf(err) == migrate.Failed {
@@ -46,7 +46,13 @@ func (a *app) supervise(ctx context.Context, dir *statedir.Dir) error {
 	outcome, err := h.Run(ctx, engine)
 	display.Close()
 	a.end(outcome)
-	return errors.Join(err, a.tidy(dir, outcome, err))
+	err = errors.Join(err, a.tidy(dir, outcome, err))
+	if ask != nil {
+		if want, _ := ask.Kind.Ends(); outcome.Phase == want {
+			return nil // as it was asked to end
+		}
+	}
+	return err
 }
 
 // end says how it ended: the last of the JSON lines, or a line.
@@ -61,9 +67,9 @@ func (a *app) end(o migrate.Outcome) {
 }
 
 // engine makes the engine with what acts for it: hooks and the watchdog.
-func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host) (host.Engine, error) {
+func (a *app) engine(ctx context.Context, dir *statedir.Dir, h *host.Host, ask *migrate.Request) (host.Engine, error) {
 	plan := dir.Plan()
-	r := engineRequest{Dir: dir, Events: h.Events()}
+	r := engineRequest{Dir: dir, Events: h.Events(), Ask: ask}
 	if plan.Service.Configured() || plan.Service.Health != "" {
 		r.Service = service.New(plan.Service, dir.Path())
 	}

@@ -63,6 +63,7 @@ type engineRequest struct {
 	Service  migrate.Service // nil: the plan has none
 	Watchdog migrate.Watchdog
 	Events   migrate.Events
+	Ask      *migrate.Request // what the engine is there for; nil: to go on
 }
 
 // mountRequest is the command line of a mount(8) helper, read.

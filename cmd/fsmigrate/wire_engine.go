@@ -34,7 +34,7 @@ func (w world) engine(_ context.Context, r engineRequest) (host.Engine, error) {
 		return nil, errors.Join(err, tree.Close())
 	}
 	m, err := migrate.New(migrate.Options{Plan: plan, Subject: tree, Store: r.Dir, Service: r.Service, Watchdog: r.Watchdog,
-		Events: events, BootID: boot, PeakRSS: peakRSS})
+		Events: events, BootID: boot, PeakRSS: peakRSS, Ask: r.Ask})
 	if err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}
