@@ -9,11 +9,12 @@ import (
 
 // fakeSubject is one process's view of the world.
 type fakeSubject struct {
-	w        *world
-	prepared Side
-	fenced   bool
-	mirrors  bool
-	copied   chan struct{} // when not nil, Copy waits for ctx after closing it
+	w         *world
+	prepared  Side
+	fenced    bool
+	mirrors   bool
+	copied    chan struct{} // when not nil, Copy waits for ctx after closing it
+	comparing chan struct{} // when not nil, a pass back waits for ctx after closing it
 }
 
 func (s *fakeSubject) Preflight(context.Context) ([]Check, error) {
@@ -71,7 +72,13 @@ func (s *fakeSubject) Copy(ctx context.Context) error {
 	return after(nil)
 }
 
-func (s *fakeSubject) Pass(context.Context) (PassResult, error) {
+func (s *fakeSubject) Pass(ctx context.Context) (PassResult, error) {
+	if s.comparing != nil && s.w.truth() == Shadow {
+		close(s.comparing)
+		s.comparing = nil
+		<-ctx.Done()
+		return PassResult{}, context.Cause(ctx)
+	}
 	after, err := s.w.op("pass")
 	if err != nil {
 		return PassResult{}, err

@@ -12,7 +12,7 @@ import (
 const tries = 3
 
 // op runs one interruptible operation of the subject. A request that cannot wait
-// (pause, abort) cancels it, and it answers errYield; ctx's end answers ctx's cause.
+// (pause, abort, finalize) cancels it, and it answers errYield; ctx's end answers ctx's cause.
 func (m *Migration) op(ctx context.Context, fn func(context.Context) error) error {
 	opCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -106,7 +106,7 @@ func (m *Migration) askFirst(refuse func(error)) *pending {
 }
 
 // interrupts says which requests do not wait for a walk or a pass to end.
-func interrupts(k RequestKind) bool { return k == AskPause || k == AskAbort }
+func interrupts(k RequestKind) bool { return k == AskPause || k == AskAbort || k == AskFinalize }
 
 // interruptible announces what cancels the running operation; nil when it is over.
 // False: a request that interrupts is there already.
@@ -296,6 +296,9 @@ func (m *Migration) allowed(k RequestKind, phase Phase, paused bool, back WayBac
 			return refuse("the migration has ended", "fsmigrate status "+id)
 		}
 	case AskRollback:
+		if phase == Rollback {
+			return nil // it is under way: what is left is to release the new volume
+		}
 		if phase != Reverse {
 			if over || phase.Ended() {
 				return refuse("the way back is closed", "fsmigrate status "+id)

@@ -157,7 +157,7 @@ func TestAllowed(t *testing.T) {
 		AskResume:   {Preflight, Prepare, Copy, CatchUp, Verify, Hold, Cutover, Reverse, Rollback, Finalizing, Aborting},
 		AskCutover:  {Hold},
 		AskAbort:    {Preflight, Prepare, Copy, CatchUp, Verify, Hold, Cutover, Aborting},
-		AskRollback: {Reverse},
+		AskRollback: {Reverse, Rollback},
 		AskFinalize: {Reverse, Finalizing},
 	}
 	for kind, phases := range may {
@@ -267,5 +267,51 @@ func TestResumingIsNotHold(t *testing.T) {
 	}
 	if !slices.Equal(seen, []Phase{CatchUp}) {
 		t.Errorf("while it settled: %v", seen)
+	}
+}
+
+// A pass back that compares everything, as after a reboot, takes hours on a large volume: who
+// finalizes gives up what it is for.
+func TestFinalizeInterruptsAPass(t *testing.T) {
+	r := newRig(t, nil, func(w *world) {
+		w.state = State{Version: 1, Phase: Reverse, Seq: 1}
+		w.records = append(w.records, Record{Seq: 1, Truth: Shadow, By: "engine"})
+		w.made = true
+		w.dirty["a"] = true
+	})
+	comparing := make(chan struct{})
+	r.subject.comparing = comparing
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		_, err := r.Run(ctx)
+		ended <- err
+	}()
+	select {
+	case <-comparing:
+	case err := <-ended:
+		t.Fatalf("it ended before it compared anything: %v", err)
+	}
+	if err := r.Request(ctx, Request{Kind: AskFinalize}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil || r.Status().Phase != Finalized {
+		t.Fatalf("%s: %v", r.Status().Phase, err)
+	}
+}
+
+// A rollback that is under way, the old volume in place again, may be asked for again: who
+// does is not told that the way back is closed, and a process that is there for it finishes it.
+func TestRollbackAskedForAgain(t *testing.T) {
+	r := newRig(t, nil, func(w *world) {
+		w.state = State{Version: 1, Phase: Rollback, Seq: 2}
+		w.records = append(w.records, Record{Seq: 1, Truth: Shadow, By: "engine"}, Record{Seq: 2, Truth: Source, By: "engine"})
+		w.made = true
+	})
+	r.opt.Ask = &Request{Kind: AskRollback}
+	out, err := r.until(t, func(int, Phase) bool { return false })
+	if out.Phase != RolledBack || KindOf(err) != WasReverted || !r.w.released {
+		t.Fatalf("%s, released %v: %v", out.Phase, r.w.released, err)
 	}
 }

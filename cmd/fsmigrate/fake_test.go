@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,6 +45,12 @@ func fakeWiring() wiring {
 		},
 		settle: func(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error {
 			return (&fakeSubject{dir: dir.Path()}).Settle(ctx, truth)
+		},
+		find: func(d migrate.DeviceSpec) (string, error) {
+			if fake("unplugged") {
+				return "", errors.New("no such device is attached")
+			}
+			return d.Path, nil
 		},
 		mount: func(_ context.Context, r mountRequest) error {
 			if r.ID == "broken" {
@@ -136,7 +143,10 @@ func stuck(ctx context.Context, knob string) error {
 
 var proof = migrate.Proof{Kind: "read-back", Objects: 1000, Verified: 1000, Bytes: 1 << 20}
 
-func (f *fakeSubject) Preflight(context.Context) ([]migrate.Check, error) {
+func (f *fakeSubject) Preflight(ctx context.Context) ([]migrate.Check, error) {
+	if err := stuck(ctx, "slow-preflight"); err != nil {
+		return nil, err
+	}
 	if fake("late-refusal") {
 		return []migrate.Check{{Name: "spare-held", Found: "a mount", Need: "nobody", Verdict: migrate.Refused, Remedy: "umount it"}}, nil
 	}

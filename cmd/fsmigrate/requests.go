@@ -112,7 +112,7 @@ func (a *app) ask(ctx context.Context, dir *statedir.Dir, kind migrate.RequestKi
 			fmt.Fprintf(w, "  undo: %s\n", after.Undo)
 		}
 		if after.Phase == migrate.Finalized {
-			fmt.Fprint(w, oldDevice(dir.Plan()))
+			fmt.Fprint(w, a.oldDevice(dir.Plan()))
 		}
 	})
 }
@@ -124,7 +124,7 @@ func (a *app) askNobody(ctx context.Context, dir *statedir.Dir, kind migrate.Req
 	if _, ends := kind.Ends(); err == nil && ends && !s.Phase.Ended() && dir.LockedBy() == 0 {
 		err := a.supervise(ctx, dir, &migrate.Request{Kind: kind, Who: strings.Join(a.argv, " ")})
 		if err == nil && kind == migrate.AskFinalize && !a.JSON {
-			fmt.Fprint(a.out, oldDevice(dir.Plan()))
+			fmt.Fprint(a.out, a.oldDevice(dir.Plan()))
 		}
 		return err
 	}
@@ -199,9 +199,15 @@ func ambiguous(err error) error {
 	return &migrate.Problem{Kind: migrate.IsRefused, What: "ownership ambiguous, nothing done", Why: err, Hint: a.Decide}
 }
 
-// oldDevice says what is left to do with the volume that was migrated.
-func oldDevice(p migrate.Plan) string {
-	d := p.Source.Device.Path
+// oldDevice says what is left to do with the volume that was migrated. Its path may be another
+// device's by now: nobody is told to wipe one that was not found.
+func (a *app) oldDevice(p migrate.Plan) string {
+	d, err := a.wire.find(p.Source.Device)
+	if err != nil {
+		return fmt.Sprintf(`  the old volume, which was on %s, was not found there or elsewhere, and is left as it is:
+    %v
+`, p.Source.Device.Path, err)
+	}
 	return fmt.Sprintf(`  the old volume on %s is released and unmounted, and left as it is:
     to look at it  mount -o ro %s /mnt
     to reuse it    wipefs --all %s   (nothing brings it back after that)

@@ -46,13 +46,17 @@ func (a *app) supervise(ctx context.Context, dir *statedir.Dir, ask *migrate.Req
 	outcome, err := h.Run(ctx, engine)
 	display.Close()
 	a.end(outcome)
-	err = errors.Join(err, a.tidy(dir, outcome, err))
-	if ask != nil {
-		if want, _ := ask.Kind.Ends(); outcome.Phase == want {
-			return nil // as it was asked to end
-		}
+	if ask == nil {
+		return errors.Join(err, a.tidy(dir, outcome, err))
 	}
-	return err
+	// What was refused is the request: the migration stays, also one that has changed nothing yet.
+	if want, _ := ask.Kind.Ends(); outcome.Phase != want {
+		return err
+	}
+	if service.Systemd() {
+		disable(dir)
+	}
+	return nil // as it was asked to end
 }
 
 // end says how it ended: the last of the JSON lines, or a line.
@@ -123,9 +127,15 @@ func (a *app) tidy(dir *statedir.Dir, o migrate.Outcome, err error) error {
 		return setAside(dir)
 	}
 	if o.Phase.Ended() && os.Getenv("INVOCATION_ID") != "" && service.Systemd() {
-		_ = exec.Command("systemctl", "disable", "--", unitOf(dir.ID())).Run() // the unit ends at once if it is started again
+		disable(dir)
 	}
 	return nil
+}
+
+// disable has the boot not start the engine of a migration that has ended. Where that fails, or it was
+// never enabled, nothing is lost: the engine ends at once.
+func disable(dir *statedir.Dir) {
+	_ = exec.Command("systemctl", "disable", "--", unitOf(dir.ID())).Run()
 }
 
 // setAside gives the name of a migration free that changed nothing. Its audit log is kept.

@@ -30,6 +30,8 @@ type wiring struct {
 	// settle makes truth the volume in place, writable. The watchdog calls it in its own
 	// process, with nothing open; it takes the settle lock itself.
 	settle func(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error
+	// find is where the device of a plan is now.
+	find func(d migrate.DeviceSpec) (path string, err error)
 	// mount is mount.fsmigrate: it mounts the truth of a migration, or nothing.
 	mount func(ctx context.Context, r mountRequest) error
 	// survey looks at mounted volumes: all, or those that paths are on.
@@ -89,6 +91,7 @@ func realWiring() wiring {
 		engine:   w.engine,
 		leave:    w.memory.Leave,
 		settle:   wireSettle,
+		find:     wireFind,
 		mount:    wireMount,
 		survey:   wireSurvey,
 		verify:   wireVerify,

@@ -138,3 +138,9 @@ func peakRSS() int64 {
 	}
 	return u.Maxrss << 10
 }
+
+// wireFind looks for a device by what it was planned with.
+func wireFind(d migrate.DeviceSpec) (string, error) {
+	dev, err := blockdev.Resolve(d.IDs, d.Path, d.Bytes)
+	return dev.Path, err
+}
