@@ -99,13 +99,29 @@ func LoopOf(file string) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	return loopOver(path, path)
+}
+
+// LoopOfRemoved finds the loop device over a file that was removed since, and which the
+// loop keeps alive until it is detached. A nil Loop: there is none.
+func LoopOfRemoved(file string) (*Loop, error) {
+	dir, err := canonical(filepath.Dir(file))
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, filepath.Base(file))
+	return loopOver(path, path+" (deleted)")
+}
+
+// loopOver finds the loop over the file at path, as the kernel names it.
+func loopOver(path, named string) (*Loop, error) {
 	found, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range found {
 		dir := filepath.Dir(f)
-		if readLine(f) == path && readLine(dir+"/offset") == "0" {
+		if readLine(f) == named && readLine(dir+"/offset") == "0" {
 			return &Loop{Path: "/dev/" + filepath.Base(filepath.Dir(dir)), File: path}, nil
 		}
 	}

@@ -146,13 +146,45 @@ func TestPlaceSpareFile(t *testing.T) {
 	must(t, p.Release(ctx, migrate.Shadow))
 }
 
+// A spare file that somebody removed: its loop is let go of, and the room on the disk with it. Until
+// then it is no spare any more, since no boot would find it.
+func TestPlaceReleaseOfARemovedFile(t *testing.T) {
+	r := newPlaceRig(t, rigOptions{from: "ext4", to: "ext4"})
+	file := filepath.Join(t.TempDir(), "spare.img")
+	r.o.Spare = migrate.DeviceSpec{File: file, Size: 128 << 20, Bytes: 128 << 20}
+	must(t, r.prepared().Close())
+	must(t, os.Remove(file))
+	l, err := blockdev.LoopOfRemoved(file)
+	if err != nil || l == nil {
+		t.Fatalf("no loop keeps the file: %v", err)
+	}
+	t.Cleanup(func() { _ = l.Detach() }) // it is, unless the test fails
+	p := r.open()
+	if _, err := p.Open(context.Background(), migrate.Shadow, true); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is opened: %v", err)
+	}
+	must(t, p.Release(context.Background(), migrate.Shadow))
+	r.soon("the loop stays", func() bool {
+		l, err := blockdev.LoopOfRemoved(file)
+		return err == nil && l == nil
+	})
+}
+
 // What was taken away is released: a migration whose spare is gone could never be aborted by a
 // process that had not opened it before.
 func TestPlaceReleaseOfWhatIsGone(t *testing.T) {
 	r := newPlaceRig(t, rigOptions{from: "ext4", to: "ext4"})
 	must(t, r.prepared().Close())
-	r.sh("losetup", "-d", r.spare)
+	image := filepath.Join(filepath.Dir(r.o.StateDir), "spare.img")
+	must(t, os.Rename(image, image+".renamed"))
 	p := r.open()
+	if err := p.Release(context.Background(), migrate.Shadow); !errors.Is(err, blockdev.ErrNoDevice) {
+		t.Errorf("what has another id, and is there, is released: %v", err)
+	}
+	must(t, p.Close())
+	must(t, os.Rename(image+".renamed", image))
+	r.sh("losetup", "-d", r.spare)
+	p = r.open()
 	var said []any
 	p.o.Audit = func(event string, fields map[string]any) error {
 		said = append(said, event, fields["gone"] != nil)

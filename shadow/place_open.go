@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fsmigrate/fsmigrate/blockdev"
+	"github.com/fsmigrate/fsmigrate/formats"
 	"github.com/fsmigrate/fsmigrate/fstab"
 	"github.com/fsmigrate/fsmigrate/migrate"
 )
@@ -308,6 +310,28 @@ func (p *Place) dropPrivate(side migrate.Side) error {
 	return nil
 }
 
+// gone reports whether err says that a side's device was taken away. Not so where its volume is
+// still at its path: its ids changed (an image that was renamed), and somebody may hold it.
+func (p *Place) gone(side migrate.Side, err error) bool {
+	if !errors.Is(err, blockdev.ErrNoDevice) {
+		return false
+	}
+	path, uuid := p.o.Source.Path, p.o.SourceUUID
+	if side == migrate.Shadow {
+		rec, err := p.loadRecord()
+		if err != nil {
+			return false
+		}
+		path, uuid = p.o.Spare.Path, rec.UUID
+	}
+	f, ok := formats.Lookup(p.format(side))
+	if !ok {
+		return false
+	}
+	v, err := probe(path, f)
+	return err != nil || v.UUID != uuid
+}
+
 // Release ends our use of a side: its private mount is unmounted, and unless it
 // is the volume in place the device is opened exclusively, which proves that no mount and no
 // other holder is left. A loop that we made over a spare file is detached then.
@@ -321,9 +345,14 @@ func (p *Place) Release(ctx context.Context, side migrate.Side) error {
 		return nil
 	}
 	d, err := p.deviceIfThere(side)
-	if errors.Is(err, blockdev.ErrNoDevice) {
+	if p.gone(side, err) {
 		// It was taken away, and what we held of it went with the process that held it.
 		return errors.Join(p.dropLedger(side), p.o.Audit("released", map[string]any{"side": side, "gone": err.Error()}))
+	}
+	if side == migrate.Shadow && p.o.Spare.File != "" && errors.Is(err, os.ErrNotExist) {
+		// Only its loop is left of the file, and has the room on the disk still.
+		return errors.Join(detach(blockdev.LoopOfRemoved(p.o.Spare.File)), p.dropLedger(side),
+			p.o.Audit("released", map[string]any{"side": side, "gone": err.Error()}))
 	}
 	if err != nil || d == nil {
 		return err
@@ -336,12 +365,8 @@ func (p *Place) Release(ctx context.Context, side migrate.Side) error {
 		return err
 	}
 	if side == migrate.Shadow && p.o.Spare.File != "" {
-		if l, err := blockdev.LoopOf(p.o.Spare.File); err != nil {
+		if err := detach(blockdev.LoopOf(p.o.Spare.File)); err != nil {
 			return err
-		} else if l != nil {
-			if err := l.Detach(); err != nil {
-				return err
-			}
 		}
 	}
 	return p.o.Audit("released", map[string]any{"side": side, "device": path})
@@ -388,4 +413,12 @@ func (p *Place) busyDevice(side migrate.Side, path string) error {
 		busy.Holders = append(busy.Holders, migrate.Holder(h))
 	}
 	return busy
+}
+
+// detach lets go of the loop that was found, if one was.
+func detach(l *blockdev.Loop, err error) error {
+	if err != nil || l == nil {
+		return err
+	}
+	return l.Detach()
 }
