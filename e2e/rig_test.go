@@ -2,17 +2,21 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fsmigrate/fsmigrate/control"
 	"github.com/fsmigrate/fsmigrate/e2e/vol"
+	"github.com/fsmigrate/fsmigrate/migrate"
 )
 
 // rig is one migration to be: a source with an application on it, a spare, and a
@@ -107,8 +111,12 @@ func (r *rig) env(extra ...string) []string {
 // global are the flags of every command.
 func (r *rig) global() []string { return []string{"--state", r.state, "--fstab", r.fstab} }
 
-// cmd runs a command of the program to its end and answers exit code and output.
+// cmd runs a command of the program to its end and answers exit code and output. A request
+// waits for the engine that was started to answer: it would be the engine itself, before the other is.
 func (r *rig) cmd(args ...string) (int, string) {
+	if _, ends := migrate.RequestKind(args[0]).Ends(); ends {
+		r.serving()
+	}
 	cmd := exec.Command(programs.fsmigrate, append(args, r.global()...)...)
 	cmd.Env = r.env()
 	var out bytes.Buffer
@@ -119,6 +127,22 @@ func (r *rig) cmd(args ...string) (int, string) {
 		r.t.Fatalf("fsmigrate %v: %v", args, err)
 	}
 	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// serving waits until the engine answers, does so no more (it is stopped), or has ended.
+func (r *rig) serving() {
+	vol.Eventually(toHold, func() bool {
+		if r.engine == nil || r.engine.ended() {
+			return true
+		}
+		s, err := r.status()
+		if err != nil {
+			return false
+		}
+		silent, _ := s["engine_silent"].(string)
+		running, _ := s["running"].(bool)
+		return running || silent != ""
+	})
 }
 
 // must runs a command that has to exit with one of the codes (0 when none is given).
@@ -210,10 +234,9 @@ func (r *rig) ask(what string) {
 		again := time.NewTicker(50 * time.Millisecond)
 		defer again.Stop()
 		for !engine.ended() {
-			cmd := exec.Command(programs.fsmigrate, append([]string{what, id}, r.global()...)...)
-			cmd.Env = r.env()
-			_ = cmd.Run()
-			if code := cmd.ProcessState.ExitCode(); code == 0 || code == 5 || code == 6 {
+			// By the socket: the command would be the engine where this one was killed just now.
+			err := control.Do(context.Background(), filepath.Join(r.state, id), control.Verb(what), "a test", nil, nil)
+			if kind := migrate.KindOf(err); err == nil || kind == migrate.WasAborted || kind == migrate.WasReverted {
 				return
 			}
 			<-again.C

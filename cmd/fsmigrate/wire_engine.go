@@ -83,6 +83,9 @@ func crashing(e migrate.Events, at string) migrate.Events {
 			die()
 		case when == "halt":
 			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			// A signal that came meanwhile is delivered by another goroutine, which a loaded machine
+			// may not run before this one is through with the step.
+			time.Sleep(200 * time.Millisecond)
 		}
 	}
 	e.Cutover = func(name string, took time.Duration, err error) {
