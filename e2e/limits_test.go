@@ -123,6 +123,12 @@ func TestLittleMemory(t *testing.T) {
 				}
 				r.asked.code(t, toEnd)
 			}
+			if !r.engine.ended() && r.phase() == "reverse" {
+				r.ask("rollback") // and perhaps it is killed there
+				if !vol.Eventually(toHold, r.engine.ended) {
+					t.Fatalf("the rollback does not end\n%s", r.rig.said())
+				}
+			}
 			if r.engine.ended() {
 				if code := r.engine.cmd.ProcessState.ExitCode(); code == 0 {
 					t.Errorf("it ends with success\n%s", r.rig.said())
