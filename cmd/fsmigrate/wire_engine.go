@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,10 +22,10 @@ import (
 	"github.com/fsmigrate/fsmigrate/statedir"
 )
 
-func (w world) engine(_ context.Context, r engineRequest) (host.Engine, error) {
+func (w world) engine(ctx context.Context, r engineRequest) (host.Engine, error) {
 	w.memory.Pick(r.Dir.Path())
 	plan := r.Dir.Plan()
-	events := crashing(r.Events, os.Getenv("FSMIGRATE_CRASH_AT"))
+	events := crashing(ctx, r.Events, os.Getenv("FSMIGRATE_CRASH_AT"))
 	tree, err := openTree(r.Dir, &plan, events.Warning, w.memory)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func openTree(dir *statedir.Dir, plan *migrate.Plan, warn func(what, why, hint s
 // crashing makes the engine kill itself at a step of a cutover: "before:fence",
 // "after:record"; or stop there with SIGSTOP until somebody lets it go on: "halt:drain".
 // Tests of crash safety set it.
-func crashing(e migrate.Events, at string) migrate.Events {
+func crashing(ctx context.Context, e migrate.Events, at string) migrate.Events {
 	when, step, ok := strings.Cut(at, ":")
 	if !ok {
 		return e
@@ -82,10 +83,7 @@ func crashing(e migrate.Events, at string) migrate.Events {
 		case when == "before":
 			die()
 		case when == "halt":
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-			// A signal that came meanwhile is delivered by another goroutine, which a loaded machine
-			// may not run before this one is through with the step.
-			time.Sleep(200 * time.Millisecond)
+			halt(ctx)
 		}
 	}
 	e.Cutover = func(name string, took time.Duration, err error) {
@@ -97,6 +95,21 @@ func crashing(e migrate.Events, at string) migrate.Events {
 		}
 	}
 	return e
+}
+
+// halt stops the process until SIGCONT. A signal that asked it to end meanwhile has ended ctx when
+// halt returns: the goroutine that hears of it may not run before the step is through.
+func halt(ctx context.Context) {
+	heard := make(chan os.Signal, 4)
+	signal.Notify(heard, syscall.SIGCONT, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(heard)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	for s := range heard {
+		if s == syscall.SIGCONT {
+			return
+		}
+		<-ctx.Done()
+	}
 }
 
 func wireSettle(ctx context.Context, dir *statedir.Dir, truth migrate.Side) error {
